@@ -1,0 +1,1 @@
+"""One module an experiment. Run one with `python -m experiments.NAME`."""

@@ -1,0 +1,1 @@
+"""Scores, measures and the pages that show them."""

@@ -1,0 +1,1 @@
+"""Networks: functions from a stack (B,K,H,W,C) to the logits (B,H,W,N) of its centre slice."""

@@ -1,0 +1,1 @@
+"""The training step, what feeds it and what keeps it safe."""
