@@ -1,0 +1,263 @@
+"""What an experiment is: frozen dataclasses, one line of doc (unit, reason) a field.
+
+An `Experiment` is everything a run depends on. It is written to `config.json` in the run's folder and read back from
+there by whatever works on a finished run, so it holds plain values only (and the network, a Linen module, which is a
+frozen dataclass too).
+"""
+
+import dataclasses
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from flax import linen as nn
+
+from ivdjax.errors import DataError
+
+Precision = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class Phantom:
+    """The digital phantom that stands in for patients where no data root is given."""
+
+    cases: int = 16
+    """Cases to draw; two scans a subject, so an even number."""
+    seed: int = 0
+    """Which phantoms are drawn."""
+    shape: tuple[int, int, int] = (36, 256, 256)
+    """Voxels along Z (right-left), H (superior-inferior), W (anterior-posterior)."""
+    spacing_mm: tuple[float, float, float] = (2.0, 1.25, 1.25)
+    """Voxel size along Z, H, W in mm."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which scans, how they are split, and how a sample is cut from them."""
+
+    root: Path | None = None
+    """Folder with the cases. None draws the digital phantom below into the run's folder."""
+    phantom: Phantom = field(default_factory=Phantom)
+    """The phantom's size; used only without a root."""
+    channels: tuple[str, ...] = ("fat", "inn", "opp", "wat")
+    """Names of the images of a case, as in NAME_<channel>.nii.gz; their order is the order of the channels."""
+    subjects: Literal["pairs", "single", "table"] = "pairs"
+    """Whose scans the cases are: consecutive pairs (IVDM3Seg, the phantom), one scan a subject, or a table."""
+    subject_table: Path | None = None
+    """CSV file with the columns case,subject; read where subjects is table."""
+    label_grid: Literal["refuse", "voxels", "header"] = "refuse"
+    """A mask whose header disagrees with its images: refuse it, trust its voxels, or resample it by its header."""
+    folds: int = 0
+    """Folds of the cross-validation, grouped by subject; 0 leaves one subject out a fold."""
+    fold: int = 0
+    """The fold whose subjects are held out."""
+    hold_out: tuple[str, ...] = ()
+    """Names of the cases to hold out instead of a fold's; their subjects' other cases are held out with them."""
+    slices: int = 5
+    """K, neighbouring sagittal slices in a stack; odd, the centre one is segmented."""
+    window: tuple[int, int] = (256, 256)
+    """Size (H, W) in voxels of the part of a slice that a training sample shows."""
+    foreground_share: float = 0.5
+    """Share of the samples that are centred on a disc voxel; the others lie anywhere."""
+    clip_percentiles: tuple[float, float] = (0.5, 99.5)
+    """A volume's intensities are clipped to these percentiles before they get zero mean and unit variance."""
+    cache: Path | None = None
+    """Folder for the normalised arrays, shared by runs; None keeps them in the run's folder."""
+    threads: int = 2
+    """Threads that gather stacks ahead of the training step."""
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Random changes of a training sample, made on the accelerator. Zero switches a part off."""
+
+    rotation_degrees: float = 12.0
+    """Standard deviation of the in-plane rotation."""
+    log_scale: float = 0.12
+    """Standard deviation of the logarithm of the in-plane zoom."""
+    log_stretch: float = 0.05
+    """Standard deviation of the logarithm of the ratio of zooms along H and W."""
+    shift_voxels: float = 8.0
+    """Standard deviation of the in-plane shift."""
+    flip: float = 0.5
+    """Probability of a left-right flip, which reverses the slices of the stack."""
+    gain: float = 0.15
+    """Standard deviation of the logarithm of a channel's gain."""
+    offset: float = 0.15
+    """Standard deviation of a channel's offset, in standard deviations of the volume."""
+    log_gamma: float = 0.25
+    """Standard deviation of the logarithm of the exponent applied to the normalised intensities."""
+    noise: float = 0.1
+    """Largest standard deviation of the added Gaussian noise, in standard deviations of the volume."""
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """AdamW with a linear warm-up and a cosine decay to zero."""
+
+    learning_rate: float = 2e-3
+    """Largest learning rate, reached after the warm-up."""
+    warmup_steps: int = 50
+    """Steps from zero to the largest learning rate; at most a tenth of a run's steps is used."""
+    weight_decay: float = 1e-2
+    """Decoupled decay of the convolution kernels (not of biases and norms)."""
+    clip_norm: float = 1.0
+    """Largest global norm of a gradient; longer ones are shortened to it."""
+    ema_decay: float = 0.995
+    """Decay a step of the running mean of the weights, which is what predicts."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Soft Dice plus cross-entropy."""
+
+    dice_weight: float = 1.0
+    """Weight of the soft Dice loss, a mean over samples and foreground classes."""
+    cross_entropy_weight: float = 1.0
+    """Weight of the cross-entropy, a mean over voxels."""
+    deep_supervision_weight: float = 0.5
+    """Weight of the loss at half resolution, halved again at each coarser one; used where the network offers them."""
+
+
+@dataclass(frozen=True)
+class Train:
+    """How long, how much at once, and what is kept."""
+
+    steps: int = 10_000
+    """Training steps in all."""
+    batch_size: int = 16
+    """Stacks a step, over all devices."""
+    log_every: int = 20
+    """Steps between two lines of the log."""
+    validate_every: int = 1000
+    """Steps between two scorings of the held-out cases (volume Dice); 0 never does."""
+    checkpoint_every: int = 500
+    """Steps between two checkpoints; a killed run loses at most these."""
+
+
+@dataclass(frozen=True)
+class Predict:
+    """How a volume is segmented."""
+
+    checkpoint: Literal["last", "best"] = "last"
+    """Weights to use. The best ones were picked on the held-out cases, so their scores are optimistic there."""
+    flip: bool = True
+    """Average the probabilities with those of the left-right flipped volume."""
+    batch_size: int = 8
+    """Stacks at once."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything a run depends on."""
+
+    name: str
+    """Name of the experiment; the default run folder is runs/<name>."""
+    model: nn.Module
+    """The network."""
+    run_dir: Path | None = None
+    """Folder of the run; an existing one is resumed."""
+    data: Data = field(default_factory=Data)
+    """The scans and their samples."""
+    augment: Augment = field(default_factory=Augment)
+    """Random changes of a training sample."""
+    loss: Loss = field(default_factory=Loss)
+    """What is minimised."""
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    """How it is minimised."""
+    train: Train = field(default_factory=Train)
+    """How long."""
+    predict: Predict = field(default_factory=Predict)
+    """How a volume is segmented."""
+    seed: int = 0
+    """Seed of the weights, the order of the samples and their changes."""
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self.run_dir if self.run_dir is not None else Path("runs") / self.name
+
+
+def to_dict(value: Any) -> Any:
+    """Turn a dataclass (or a Linen module) into what JSON can hold."""
+    if dataclasses.is_dataclass(value):
+        # A Linen module's parent and name belong to Linen, not to the network's settings.
+        linen = ("parent", "name") if isinstance(value, nn.Module) else ()
+        named = {f.name: to_dict(getattr(value, f.name)) for f in dataclasses.fields(value) if f.name not in linen}
+        return {"network": type(value).__name__, **named} if isinstance(value, nn.Module) else named
+    if isinstance(value, tuple | list):
+        return [to_dict(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def from_dict(kind: Any, value: Any, where: str) -> Any:
+    """Rebuild a value of type `kind` from what `to_dict` made of it.
+
+    Args:
+        kind: a dataclass, or the type of one of its fields; a value that is a `kind` already is kept.
+        value: as read from JSON.
+        where: name of the file and field, for messages.
+
+    Raises:
+        DataError: a field is missing, unknown or of another type.
+    """
+    if isinstance(kind, type) and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+        return value
+    if dataclasses.is_dataclass(kind):
+        return _dataclass_from_dict(kind, value, where)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is types.UnionType:
+        if value is None and type(None) in arguments:
+            return None
+        return from_dict(next(a for a in arguments if a is not type(None)), value, where)
+    if origin is Literal and value in arguments:
+        return value
+    if origin is tuple and isinstance(value, list):
+        kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
+        if len(kinds) == len(value):
+            return tuple(from_dict(k, v, where) for k, v in zip(kinds, value, strict=True))
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    raise DataError(f"{where}: {value!r} is not a {kind}; was it written by another version of ivdjax?")
+
+
+def _dataclass_from_dict(kind: type, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise DataError(f"{where}: expected the fields of {kind.__name__}, found {value!r}")
+    hints = typing.get_type_hints(kind)
+    names = [f.name for f in dataclasses.fields(kind) if f.name in value or not issubclass(kind, nn.Module)]
+    missing, unknown = sorted(set(names) - set(value)), sorted(set(value) - set(names))
+    if missing or unknown:
+        wrong = ", ".join([f"no field {n}" for n in missing] + [f"unknown field {n}" for n in unknown])
+        raise DataError(f"{where}: {wrong}; was it written by another version of ivdjax?")
+    return kind(**{name: from_dict(hints[name], value[name], f"{where}: {name}") for name in names})
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        DataError: the file is missing or is not a JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); is this the folder of a run?") from error
+    except ValueError as error:
+        raise DataError(f"{path}: is not JSON ({error}); restore it or start in another folder") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: is not a JSON object; restore it or start in another folder")
+    return value
+
+
+def differences(a: Any, b: Any, prefix: str = "") -> list[str]:
+    """Name the fields, dotted, in which two nested dicts differ, with both values."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        keys = dict.fromkeys([*a, *b])
+        return [line for k in keys for line in differences(a.get(k), b.get(k), f"{prefix}.{k}" if prefix else k)]
+    return [] if a == b else [f"{prefix} was {a!r}, now {b!r}"]

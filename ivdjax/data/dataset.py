@@ -1,0 +1,318 @@
+"""Which cases a folder holds, in which layout, whose scans they are, and one case as arrays.
+
+A case is recognised by the names of its files alone: `NAME_<channel>.nii[.gz]` with `NAME_Labels.nii[.gz]`, or
+`<channel>.nii[.gz]` in a folder that then names the case. Which folders they lie in does not matter, which covers
+`01/01_fat.nii`, `dataset/` beside `label/`, `train/01/` beside `train/labels/`, one flat folder, a single case's
+folder, and the challenge container's `/input/fat.nii.gz`.
+"""
+
+import csv
+import logging
+import os
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from ivdjax.data import nifti
+from ivdjax.errors import DataError, UsageError
+
+DIXON = ("fat", "inn", "opp", "wat")
+LABELS = ("Labels", "labels", "Label", "label")
+LAYOUTS = "NAME/NAME_<channel>.nii[.gz], dataset/ beside label/, train/NAME beside train/labels/, <channel>.nii[.gz]"
+MAX_DEPTH = 4
+
+# Two headers of one grid may differ by rounding: this much in an affine's entries, or this share of the smallest
+# voxel edge at the farthest corner. Anything more moves an 8 mm disc's boundary.
+ROUNDING = 1.5e-3
+SLACK_VOXELS = 0.25
+
+logger = logging.getLogger("ivdjax")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One scan: its images in the order of the channels asked for, its label map if any, and whose it is."""
+
+    name: str
+    images: tuple[Path, ...]
+    label: Path | None
+    subject: str
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a folder holds, by file names alone: for each case the files of each channel and its label maps.
+
+    `others` are the remaining volumes, as (case they would belong to, what they show, path).
+    """
+
+    root: Path
+    channels: tuple[str, ...]
+    images: dict[str, dict[str, list[Path]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
+    labels: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
+    others: list[tuple[str, str, Path]] = field(default_factory=list)
+
+    def names(self) -> list[str]:
+        """Every case of which an image or a label map is there, in natural order (2 before 10)."""
+        return sorted({*self.images, *self.labels}, key=_natural)
+
+    def faults(self, name: str) -> list[str]:
+        """What its file names alone say is wrong with a case, a line each."""
+        images, labels = self.images.get(name, {}), self.labels.get(name, [])
+        faults = [
+            f"{files[1]}: case {name} has its {kind} twice (also {files[0].name}); remove one"
+            for kind, files in [*images.items(), ("label", labels)]
+            if len(files) > 1
+        ]
+        missing = [channel for channel in self.channels if channel not in images]
+        if not images:
+            faults.append(f"{labels[0]}: a label without any image of case {name} ({', '.join(missing)}); add them")
+        elif missing:
+            there = [channel for channel in self.channels if channel in images]
+            folder = images[there[0]][0].parent
+            faults.append(
+                f"{folder}: case {name} misses {', '.join(missing)}; add the file, or pass --data.channels "
+                f"{' '.join(there)} to go without"
+            )
+        return faults
+
+    def covers(self, name: str, kind: str, path: Path) -> bool:
+        """Whether one of `others` is simply more of a case's files, named in the way of its images."""
+        images = self.images.get(name, {})
+        bare = _stem(path) == kind
+        return any(bare == (_stem(files[0]).lower() == channel.lower()) for channel, files in images.items())
+
+
+def survey(root: str | Path, channels: Sequence[str] = DIXON) -> Survey:
+    """Walk a folder, four levels deep, and sort its volumes by what their names say.
+
+    Hidden files are passed over and linked folders are not entered. Channel names are matched exactly first, then
+    whatever their case.
+
+    Raises:
+      DataError: `root` is missing, not a folder, or a folder in it may not be read.
+      UsageError: no channels, or one twice.
+    """
+    root, channels = Path(root), tuple(channels)
+    if not channels or len({c.lower() for c in channels}) != len(channels):
+        raise UsageError(f"channels must be one or more different names, not {' '.join(channels) or 'none'}")
+    if not root.is_dir():
+        raise DataError(
+            f"{root}: {'not a folder' if root.exists() else 'no such folder'}; pass the folder of the cases"
+        )
+    found = Survey(root, channels)
+    for path in _volumes(root):
+        name, kind = _parse(path, root, channels)
+        if kind in channels:
+            found.images[name][kind].append(path)
+        elif kind in LABELS:
+            found.labels[name].append(path)
+        else:
+            found.others.append((name, kind, path))
+    return found
+
+
+def discover(root: str | Path, channels: Sequence[str] = DIXON) -> list[Case]:
+    """Find the cases of a folder, sorted by name in natural order; each is its own subject until assigned.
+
+    Raises:
+      DataError: as `survey`; or there is no case, or a case misses a channel or has one twice.
+      UsageError: as `survey`.
+    """
+    found = survey(root, channels)
+    if not found.images:
+        raise DataError(no_cases(found))
+    names = found.names()
+    faults = [fault for name in names for fault in found.faults(name)]
+    if faults:
+        more = f" (and {len(faults) - 1} more like it: `ivdjax check` lists all)" if len(faults) > 1 else ""
+        raise DataError(faults[0] + more)
+    return [case(found, name) for name in names]
+
+
+def case(found: Survey, name: str) -> Case:
+    """The case `name` of a survey, which must have one file a channel."""
+    images = tuple(found.images[name][channel][0] for channel in found.channels)
+    return Case(name, images, next(iter(found.labels.get(name, [])), None), name)
+
+
+def no_cases(found: Survey) -> str:
+    """The line that says what was looked for in a folder without cases, and which channels are there instead."""
+    looked = f"{found.root}: no case with {', '.join(found.channels)} (layouts looked for: {LAYOUTS})"
+    if not found.others:
+        return f"{looked}; no other image was found either: pass the folder of the cases"
+    seen = _channels_seen(found)
+    return f"{looked}; found channels {', '.join(seen)}: pass --data.channels {' '.join(seen)}"
+
+
+def load(
+    case: Case, *, label_grid: str = "refuse"
+) -> tuple[np.ndarray, np.ndarray | None, tuple[float, float, float], np.ndarray]:
+    """Read a case: (image_ZxHxWxC float32, label_ZxHxW uint8 or None, spacing_mm in (Z,H,W) order, affine_4x4).
+
+    All on the first image's canonical axes; the affine maps voxel indices there to scanner mm.
+
+    Args:
+      case: what to read.
+      label_grid: for a label map whose header places it elsewhere than the images: "refuse" it, trust its "voxels"
+        and ignore its header, or resample it by its "header" to the nearest voxel. Nothing else is ever resampled.
+
+    Raises:
+      DataError: a file cannot be used (see `nifti.read`), or lies on another grid than the first image.
+      UsageError: `label_grid` is none of the three.
+    """
+    grid = nifti.read_grid(case.images[0])
+    for path in case.images[1:]:
+        if fault := difference(nifti.read_grid(path), grid):
+            raise DataError(f"{path}: {fault} than {case.images[0].name}; bring the channels to one grid first")
+    image_ZxHxWxC = np.empty((*grid.shape, len(case.images)), np.float32)
+    for c, path in enumerate(case.images):
+        image_ZxHxWxC[..., c] = nifti.read(path).array
+    label_ZxHxW = None if case.label is None else load_label(case.label, grid, label_grid)
+    return image_ZxHxWxC, label_ZxHxW, grid.spacing_mm, grid.affine
+
+
+def load_label(path: Path, grid: nifti.Grid, label_grid: str = "refuse") -> np.ndarray:
+    """Read a label map (Z,H,W), uint8, onto its images' grid; arguments and errors as `load`."""
+    if label_grid not in ("refuse", "voxels", "header"):
+        raise UsageError(f"--data.label-grid {label_grid}: choose refuse, voxels or header")
+    fault = difference(nifti.read_grid(path), grid)
+    if not fault:
+        return nifti.read_label(path).array
+    if label_grid == "refuse":
+        raise DataError(
+            f"{path}: {fault} than its images; see what `ivdjax check` says of both readings, then pass "
+            "--data.label-grid voxels (ignore its header) or header (resample by it)"
+        )
+    if label_grid == "voxels":
+        logger.warning("%s: %s than its images; its header is ignored (--data.label-grid voxels)", path, fault)
+        return nifti.read_label(path, on=grid).array
+    logger.warning("%s: %s than its images; resampled by its header (--data.label-grid header)", path, fault)
+    return nifti.place_by_header(nifti.read_label(path), grid.affine, grid.shape)
+
+
+def difference(grid: nifti.Grid, reference: nifti.Grid) -> str:
+    """How a grid differs from a reference, to be read before "than ..."; empty where they agree up to rounding."""
+    if grid.shape != reference.shape:
+        return f"has another shape ({nifti.by(grid.shape)} against {nifti.by(reference.shape)} voxels)"
+    moved_mm = nifti.corner_displacement_mm(grid.affine, reference.affine, reference.shape)
+    rounded = np.allclose(grid.affine, reference.affine, rtol=0, atol=ROUNDING)
+    if rounded or moved_mm <= SLACK_VOXELS * min(reference.spacing_mm):
+        return ""
+    return f"lies elsewhere by its header (up to {moved_mm:.1f} mm at the corners)"
+
+
+def assign_subjects(cases: Sequence[Case], rule: str, table: Path | None = None) -> list[Case]:
+    """Say whose scan each case is, so that no subject is on both sides of a split.
+
+    Args:
+      cases: to be given subjects.
+      rule: "pairs": consecutive numbers are one subject, (01,02), (03,04) ..., also where a case is absent, and
+        (00,01) ... where the numbers start at 0; "single": each case is its own subject; "table": as `table` says.
+      table: a CSV file with the columns case,subject and a row for every case.
+
+    Raises:
+      DataError: the table cannot be read, misses a case or names one twice.
+      UsageError: an unknown rule, "table" without a table, or "pairs" for names that do not end in a number.
+    """
+    if rule == "single":
+        subjects = {case.name: case.name for case in cases}
+    elif rule == "pairs":
+        subjects = _pairs([case.name for case in cases])
+    elif rule == "table":
+        if table is None:
+            raise UsageError("--data.subjects table needs a CSV file: pass --data.subject-table FILE")
+        subjects = _read_table(Path(table))
+        if absent := [case.name for case in cases if case.name not in subjects]:
+            raise DataError(f"{table}: no row for case {', '.join(absent)}; add one")
+    else:
+        raise UsageError(f"--data.subjects {rule}: choose pairs, single or table")
+    return [replace(case, subject=subjects[case.name]) for case in cases]
+
+
+def _volumes(root: Path) -> list[Path]:
+    def refuse(error: OSError) -> None:
+        raise DataError(f"{error.filename}: cannot be listed: {error.strerror}") from error
+
+    paths = []
+    for folder, inner, files in os.walk(root, onerror=refuse):
+        deep = len(Path(folder).relative_to(root).parts) >= MAX_DEPTH
+        inner[:] = [] if deep else sorted(name for name in inner if not name.startswith("."))
+        paths += [Path(folder, f) for f in sorted(files) if f.endswith(nifti.SUFFIXES) and not f.startswith(".")]
+    return paths
+
+
+def _parse(path: Path, root: Path, channels: tuple[str, ...]) -> tuple[str, str]:
+    """The case a file belongs to and what it shows: a channel asked for, one of LABELS, or a word of its own."""
+    stem = _stem(path)
+    # The longest first, so that of the channels "tse" and "t2_tse" the second takes 01_t2_tse.
+    known = sorted([*channels, *LABELS], key=len, reverse=True)
+    for fold in (str, str.lower):
+        for kind in known:
+            if fold(stem) == fold(kind):
+                return _folder_name(path, root), kind
+            if fold(stem).endswith(fold(f"_{kind}")) and len(stem) > len(kind) + 1:
+                return stem[: -len(kind) - 1], kind
+    name, _, kind = stem.rpartition("_")
+    return name or _folder_name(path, root), kind
+
+
+def _stem(path: Path) -> str:
+    return path.name.removesuffix(".gz").removesuffix(".nii")
+
+
+def _folder_name(path: Path, root: Path) -> str:
+    return (path.parent.name if path.parent != root else root.resolve().name) or "input"
+
+
+def _channels_seen(found: Survey) -> list[str]:
+    """The kinds among a survey's other volumes that look like images; 8-bit ones are masks, unless all are."""
+    first = {kind: path for _, kind, path in reversed(found.others)}
+    images = []
+    for kind, path in sorted(first.items()):
+        try:
+            if nifti.read_grid(path).dtype != np.uint8:
+                images.append(kind)
+        except DataError:
+            continue  # this only words a suggestion; the file is reported where it is asked for
+    return images or sorted(first)
+
+
+def _natural(name: str) -> tuple[list[tuple[int, str]], str]:
+    parts = re.findall(r"\d+|\D+", name)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], name
+
+
+def _pairs(names: list[str]) -> dict[str, str]:
+    numbers = {name: re.fullmatch(r"(.*?)(\d+)", name) for name in names}
+    if odd := [name for name, match in numbers.items() if match is None]:
+        raise UsageError(
+            f"case {odd[0]} has no number to pair by; pass --data.subjects single, or table with a --data.subject-table"
+        )
+    first = {m[1]: 0 if any(n[1] == m[1] and int(n[2]) == 0 for n in numbers.values()) else 1 for m in numbers.values()}
+    subjects = {}
+    for name, (prefix, number) in ((name, match.groups()) for name, match in numbers.items()):
+        low = int(number) - (int(number) - first[prefix]) % 2
+        subjects[name] = f"{prefix}{low:0{len(number)}d}+{low + 1:0{len(number)}d}"
+    return subjects
+
+
+def _read_table(path: Path) -> dict[str, str]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file, skipinitialspace=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: the table of subjects cannot be read: {error}") from error
+    subjects = {}
+    for line, row in enumerate(rows, start=2):
+        name, subject = (row.get("case") or "").strip(), (row.get("subject") or "").strip()
+        if not name or not subject:
+            raise DataError(f"{path}: line {line} lacks a case or a subject; the first line must read case,subject")
+        if name in subjects:
+            raise DataError(f"{path}: line {line} names case {name} again; keep one row a case")
+        subjects[name] = subject
+    return subjects

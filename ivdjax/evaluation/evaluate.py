@@ -1,0 +1,312 @@
+"""From a tree of predicted masks and a tree of reference masks to `scores.csv` and `scores.json`.
+
+`scores.csv` has a row a reference disc; its columns are the fields of `challenge.DiscScore`. `scores.json` has the
+means by the challenge's rule (over the discs of a case, then over the cases), how sure they are, a summary of each
+case, and the conventions all of it rests on.
+"""
+
+import csv
+import dataclasses
+import io
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ivdjax import __version__
+from ivdjax.data import dataset, nifti
+from ivdjax.errors import DataError, UsageError
+from ivdjax.evaluation import challenge, metrics
+from ivdjax.evaluation.challenge import CaseScores, DiscScore, score_case
+from ivdjax.files import write_json, write_text
+
+COLUMNS = tuple(field.name for field in dataclasses.fields(DiscScore))
+DISC_METRICS = ("dice", "asd_mm", "center_mm", "hd95_mm", "nsd_1mm")
+
+INTERVAL = 0.95
+RESAMPLES = 10_000
+
+CONVENTIONS = {
+    "mean": "over the discs of a case, then over the cases; std is the sample standard deviation over the cases",
+    "sections": "a voxel of a binary prediction goes to its nearest reference disc; labels are scored label by label",
+    "disc": "1 is the lowest reference disc, upwards",
+    "found": f"Dice of at least {challenge.FOUND_DICE}",
+    "missed": (
+        f"not found, and under {challenge.NEXT_TO_NOTHING:.0%} of the disc's volume predicted: Dice 0, NSD 0, every "
+        "distance the diagonal of the volume"
+    ),
+    "surface": "area-weighted elements as in DeepMind's surface-distance",
+    "asd_mm": "mean of the two directed mean surface distances",
+    "hd95_mm": "larger of the two directed 95th percentiles of the surface distance",
+    "nsd_1mm": f"share of both surfaces within {metrics.NSD_TOLERANCE_MM:g} mm of the other",
+    "center_mm": "distance of the centres of gravity of the section and of the disc",
+    "volume_dice": "Dice of the whole masks, then the mean over cases",
+    "false_discs": (
+        f"predicted 26-connected components, no specks, wholly over {challenge.FALSE_DISC_GAP_MM:g} mm away from "
+        "every reference disc"
+    ),
+    "specks": (
+        f"components under {challenge.SPECK_MM3:g} mm3 and under {challenge.SPECK_SHARE:.0%} of the largest disc; "
+        "those of a binary reference are no discs"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over cases; what a single case or subject cannot tell is None."""
+
+    mean: float
+    """Mean over cases of the case's score."""
+    std: float | None
+    """Sample standard deviation over cases."""
+    low: float | None
+    """Lower end of the 95 % bootstrap interval of the mean."""
+    high: float | None
+    """Upper end of it."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What an evaluation found."""
+
+    cases: tuple[CaseScores, ...]
+    """The scores of every reference case, by name."""
+    estimates: Mapping[str, Estimate]
+    """By the name of the metric: those of `DISC_METRICS`, and volume_dice."""
+    subjects: Mapping[str, str] | None
+    """Whose scan each case is, where the interval resamples subjects; None where it resamples cases."""
+    warnings: tuple[str, ...]
+    """A line for everything a reader of the scores must know, such as a case without a prediction."""
+
+    @property
+    def discs(self) -> int:
+        """Number of reference discs."""
+        return sum(len(case.discs) for case in self.cases)
+
+    @property
+    def discs_found(self) -> int:
+        """Number of reference discs that were found."""
+        return sum(disc.found for case in self.cases for disc in case.discs)
+
+    @property
+    def false_discs(self) -> int:
+        """Number of predicted discs where the reference has none."""
+        return sum(case.false_discs for case in self.cases)
+
+
+def evaluate(
+    predictions: Path,
+    references: Path,
+    out: Path,
+    *,
+    subjects: Mapping[str, str] | None = None,
+    label_grid: str = "refuse",
+    progress: Callable[[int, int], None] | None = None,
+) -> Summary:
+    """Score predicted masks, any tool's, against reference masks, and write `scores.csv` and `scores.json`.
+
+    Every reference case is scored: one whose prediction is missing or empty gets the penalty for each of its discs,
+    and a line among the warnings.
+
+    Args:
+      predictions: a folder with `<case>.nii[.gz]` or `<case>_Labels.nii[.gz]`, or one file.
+      references: a tree of cases in any layout of `data.dataset`, a flat folder of masks `<case>.nii[.gz]`, or one
+        file. A predicted file is scored against the reference file, or against the case of its name alone.
+      out: folder to write to; made if need be.
+      subjects: the subject of each case. Scans of one subject are alike, so the intervals then resample subjects.
+      label_grid: for a reference that lies elsewhere than its prediction: "refuse" it, trust its "voxels" and ignore
+        its header, or resample it by its "header" (as `data.dataset.load`).
+      progress: called after each case with the number of cases done and of all.
+
+    Raises:
+      DataError: a mask cannot be read or holds no disc, a prediction lies on another grid than its reference, or not
+        one reference has a prediction.
+      UsageError: `subjects` lacks a case.
+    """
+    pairs, warnings = _pair(Path(predictions), Path(references))
+    if subjects is not None and (absent := [case for case in pairs if case not in subjects]):
+        raise UsageError(f"no subject is given for case {', '.join(absent)}; name one for every case")
+    scores = []
+    # Threads, not processes: unzipping and distances release the lock, and nothing has to be started or copied.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        jobs = [pool.submit(_score_files, case, *paths, label_grid) for case, paths in pairs.items()]
+        try:
+            for done, job in enumerate(jobs, start=1):
+                case_scores, lines = job.result()
+                scores.append(case_scores)
+                warnings += lines
+                if progress is not None:
+                    progress(done, len(jobs))
+        finally:
+            pool.shutdown(cancel_futures=True)
+    summary = summarise(scores, subjects, warnings)
+    try:
+        write_text(Path(out) / "scores.csv", to_csv(scores))
+        write_json(Path(out) / "scores.json", to_json(summary))
+    except OSError as error:
+        raise DataError(f"{out}: cannot be written to: {error.strerror}; choose another folder") from error
+    return summary
+
+
+def summarise(
+    scores: Sequence[CaseScores], subjects: Mapping[str, str] | None = None, warnings: Sequence[str] = ()
+) -> Summary:
+    """Average the scores of one or more cases; see `evaluate` for the arguments."""
+    groups = [case.case if subjects is None else subjects[case.case] for case in scores]
+    estimates = {name: _estimate([_mean(case, name) for case in scores], groups) for name in DISC_METRICS}
+    estimates["volume_dice"] = _estimate([case.volume_dice for case in scores], groups)
+    return Summary(tuple(scores), estimates, subjects, tuple(warnings))
+
+
+def to_csv(scores: Sequence[CaseScores]) -> str:
+    """The text of `scores.csv`: a row a reference disc, numbers to six decimals, found as 1 or 0."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for case in scores:
+        for disc in case.discs:
+            row = dataclasses.replace(disc, found=int(disc.found))
+            writer.writerow(round(v, 6) if isinstance(v, float) else v for v in dataclasses.astuple(row))
+    return text.getvalue()
+
+
+def to_json(summary: Summary) -> dict[str, Any]:
+    """The content of `scores.json`, in plain JSON values."""
+    found = [disc for case in summary.cases for disc in case.discs if disc.found]
+    return {
+        **{name: dataclasses.asdict(estimate) for name, estimate in summary.estimates.items()},
+        "discs": summary.discs,
+        "discs_found": summary.discs_found,
+        "false_discs": summary.false_discs,
+        "found_discs_only": {
+            name: float(np.mean([getattr(disc, name) for disc in found])) if found else None for name in DISC_METRICS
+        },
+        "cases": [
+            {
+                "case": case.case,
+                **({} if summary.subjects is None else {"subject": summary.subjects[case.case]}),
+                **{name: _mean(case, name) for name in DISC_METRICS},
+                "volume_dice": case.volume_dice,
+                "discs": len(case.discs),
+                "discs_found": sum(disc.found for disc in case.discs),
+                "false_discs": case.false_discs,
+            }
+            for case in summary.cases
+        ],
+        "interval": {
+            "level": INTERVAL,
+            "method": f"percentile bootstrap of the mean, {RESAMPLES} resamples",
+            "resampled": "cases" if summary.subjects is None else "subjects",
+        },
+        "conventions": CONVENTIONS,
+        "warnings": list(summary.warnings),
+        "ivdjax": __version__,
+    }
+
+
+def _pair(predictions: Path, references: Path) -> tuple[dict[str, tuple[Path | None, Path]], list[str]]:
+    """For each case to score its prediction, or None, and its reference; and a line for what was left over."""
+    referred = _masks(references)
+    if predictions.is_file():
+        if references.is_file():
+            return {case: (predictions, reference) for case, reference in referred.items()}, []
+        case = _case_name(predictions)
+        if case not in referred:
+            raise DataError(
+                f"{predictions}: {references} has no case of that name (it has {_few(referred)}); pass the file of "
+                "its reference instead"
+            )
+        return {case: (predictions, referred[case])}, []
+    predicted = _masks(predictions, referred)
+    if not predicted.keys() & referred.keys():
+        raise DataError(
+            f"{predictions}: none of its masks ({_few(predicted)}) is named after a case of {references} "
+            f"({_few(referred)}); name them <case>.nii.gz"
+        )
+    extra = [case for case in predicted if case not in referred]
+    warnings = [f"{predictions}: not scored, for want of a reference: {_few(extra)}"] if extra else []
+    return {case: (predicted.get(case), reference) for case, reference in referred.items()}, warnings
+
+
+def _masks(path: Path, cases: Collection[str] = ()) -> dict[str, Path]:
+    """The masks of a tree, a flat folder or one file, by case.
+
+    `<case>_Labels` always is a mask. `<case>` is one where it bears the name of one of `cases`, or where the folder
+    has neither label nor image, and so must be a flat one.
+    """
+    if path.is_file():
+        return {_case_name(path): path}
+    survey = dataset.survey(path)
+    found = [(case, file) for case in survey.names() for file in survey.labels.get(case, [])]
+    flat = not found and not survey.images
+    plain = [(_case_name(file), file) for _, _, file in survey.others]
+    found += [(case, file) for case, file in plain if flat or case in cases]
+    masks: dict[str, Path] = {}
+    for case, file in found:
+        if case in masks:
+            raise DataError(f"{file}: case {case} has its mask twice (also {masks[case]}); remove one")
+        masks[case] = file
+    if not masks:
+        raise DataError(f"{path}: no masks in it; looked for <case>_Labels.nii[.gz] and <case>.nii[.gz]")
+    return masks
+
+
+def _case_name(path: Path) -> str:
+    name = path.name.removesuffix(".gz").removesuffix(".nii")
+    return next((name.removesuffix(f"_{kind}") for kind in dataset.LABELS if name.endswith(f"_{kind}")), name)
+
+
+def _few(names: Collection[str]) -> str:
+    names = list(names)
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def _score_files(case: str, prediction: Path | None, reference: Path, label_grid: str) -> tuple[CaseScores, list[str]]:
+    if prediction is None:
+        label = nifti.read_label(reference)
+        warnings = [f"{case}: no prediction for {reference}; each of its discs scores as missed"]
+        return _score(case, np.zeros_like(label.array), label.array, label.spacing_mm, str(reference)), warnings
+    grid, reference_grid = nifti.read_grid(prediction), nifti.read_grid(reference)
+    fault = dataset.difference(grid, reference_grid)
+    if fault and label_grid == "refuse":
+        raise DataError(
+            f"{prediction}: {fault} than {reference}; nothing is resampled: bring it to the reference's grid"
+        )
+    reference_ZxHxW = dataset.load_label(reference, grid, label_grid)
+    prediction_ZxHxW = nifti.read_label(prediction).array
+    empty = not prediction_ZxHxW.any()
+    warnings = [f"{prediction}: empty; each disc of case {case} scores as missed"] if empty else []
+    # Headers that agree up to rounding are the reference's: every tool's masks are measured with the same voxel.
+    spacing_mm = (grid if fault else reference_grid).spacing_mm
+    return _score(case, prediction_ZxHxW, reference_ZxHxW, spacing_mm, f"{prediction} against {reference}"), warnings
+
+
+def _score(
+    case: str, prediction: np.ndarray, reference: np.ndarray, spacing: metrics.Spacing, where: str
+) -> CaseScores:
+    try:
+        return score_case(case, prediction, reference, spacing)
+    except ValueError as error:
+        raise DataError(f"{where}: {error}") from error
+
+
+def _mean(case: CaseScores, name: str) -> float:
+    return float(np.mean([getattr(disc, name) for disc in case.discs]))
+
+
+def _estimate(values: Sequence[float], groups: Sequence[str]) -> Estimate:
+    """The mean over values, and its interval from resampling whole groups with replacement."""
+    names, group = np.unique(groups, return_inverse=True)
+    low = high = None
+    if len(names) > 1:
+        # The same draws for every metric, and for every tool scored on the same cases: their differences are paired.
+        drawn = np.random.default_rng(0).multinomial(len(names), np.full(len(names), 1 / len(names)), RESAMPLES)
+        means = drawn @ np.bincount(group, values) / (drawn @ np.bincount(group))
+        low, high = (float(q) for q in np.quantile(means, [(1 - INTERVAL) / 2, (1 + INTERVAL) / 2]))
+    std = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return Estimate(float(np.mean(values)), std, low, high)

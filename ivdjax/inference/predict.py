@@ -1,0 +1,50 @@
+"""From a volume to the probability of each class in each of its voxels: stacks of whole slices, and back."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax import Array
+
+from ivdjax.config import Predict
+from ivdjax.data import stacks
+
+# Heights and widths are padded to a multiple of this, so that volumes of nearly one size share a compiled program.
+_SIZE_STEP = 32
+
+
+def probability(model: nn.Module, params: dict, image_ZxHxWxC: np.ndarray, K: int, config: Predict) -> np.ndarray:
+    """Probability of each class, probability_ZxHxWxN in float32.
+
+    Args:
+        model: the network.
+        params: its weights.
+        image_ZxHxWxC: normalised as the training volumes were.
+        K: slices of a stack.
+        config: stacks at once, and whether to average with the left-right flipped volume.
+    """
+    Z, H, W, _ = image_ZxHxWxC.shape
+    padding = [(0, 0), (0, -H % _SIZE_STEP), (0, -W % _SIZE_STEP), (0, 0)]
+    padded_ZxHxWxC = np.pad(image_ZxHxWxC, padding, mode="edge")
+    parts = []
+    for first in range(0, Z, config.batch_size):
+        # The last batch repeats the last slice, so that every batch has one shape.
+        centres_B = np.minimum(np.arange(first, first + config.batch_size), Z - 1)
+        stack_BxKxHxWxC = stacks.all_stacks(padded_ZxHxWxC, centres_B, K, np)
+        parts.append(_stack_probability(model, config.flip, params, stack_BxKxHxWxC))
+    return np.concatenate([np.asarray(part) for part in parts])[:Z, :H, :W]
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _stack_probability(model: nn.Module, flip: bool, params: dict, stack_BxKxHxWxC: Array) -> Array:
+    stack_BxKxHxWxC = stack_BxKxHxWxC.astype(jnp.float32)
+    # A left-right flip only reverses the order of the slices: the picture of the centre slice stays as it is.
+    views = [stack_BxKxHxWxC, stack_BxKxHxWxC[:, ::-1]] if flip else [stack_BxKxHxWxC]
+    return sum(jax.nn.softmax(model.apply({"params": params}, view)) for view in views) / len(views)
+
+
+def mask(probability_ZxHxWxN: np.ndarray) -> np.ndarray:
+    """Most probable class of each voxel, uint8 (Z,H,W)."""
+    return probability_ZxHxWxN.argmax(-1).astype(np.uint8)

@@ -1,0 +1,84 @@
+"""Random changes of training samples: on the accelerator, under jit, each a pure function of a key.
+
+The geometric part is one affine map in the plane of the slices, the same for all slices of a stack and for the label,
+and a left-right flip, which reverses the order of the slices. The intensity part acts on each channel by itself.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from ivdjax.config import Augment
+
+
+def augment(key: Array, stack_KxHxWxC: Array, label_HxW: Array, config: Augment) -> tuple[Array, Array]:
+    """Change one sample; returns the stack in float32 and the label, both of the same shape as before.
+
+    Args:
+        key: of this sample alone.
+        stack_KxHxWxC: normalised intensities.
+        label_HxW: classes of the centre slice.
+        config: how strong each part is.
+    """
+    geometry, flip, tone, grain = jax.random.split(key, 4)
+    stack_KxHxWxC = stack_KxHxWxC.astype(jnp.float32)
+    stack_KxHxWxC, label_HxW = affine(geometry, stack_KxHxWxC, label_HxW, config)
+    reverse = jax.random.bernoulli(flip, config.flip)
+    stack_KxHxWxC = jnp.where(reverse, stack_KxHxWxC[::-1], stack_KxHxWxC)
+    return add_noise(grain, change_tone(tone, stack_KxHxWxC, config), config), label_HxW
+
+
+def affine(key: Array, stack_KxHxWxC: Array, label_HxW: Array, config: Augment) -> tuple[Array, Array]:
+    """Rotate, zoom, stretch and shift about the window's centre; linear for the stack, nearest for the label."""
+    K, H, W, C = stack_KxHxWxC.shape
+    turn, zoom, stretch, shift = jax.random.split(key, 4)
+    angle = jnp.deg2rad(config.rotation_degrees) * jax.random.normal(turn)
+    log_zoom = config.log_scale * jax.random.normal(zoom)
+    log_stretch = config.log_stretch * jax.random.normal(stretch) / 2
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    scale_2 = jnp.exp(-(log_zoom + jnp.array([log_stretch, -log_stretch])))
+    matrix_2x2 = jnp.array([[cos, -sin], [sin, cos]]) * scale_2[:, None]
+    centre_2 = jnp.array([H - 1, W - 1]) / 2
+    grid_HxWx2 = jnp.stack(jnp.meshgrid(jnp.arange(H), jnp.arange(W), indexing="ij"), -1)
+    shift_2 = config.shift_voxels * jax.random.normal(shift, (2,))
+    # Written out: a matrix product may run in reduced precision on an accelerator, which would shake the positions.
+    source_HxWx2 = ((grid_HxWx2 - centre_2)[..., None, :] * matrix_2x2).sum(-1) + centre_2 + shift_2
+    source_HxWx2 = jnp.clip(source_HxWx2, 0, jnp.array([H - 1, W - 1]))
+
+    low_HxWx2 = jnp.clip(jnp.floor(source_HxWx2).astype(jnp.int32), 0, jnp.array([max(H - 2, 0), max(W - 2, 0)]))
+    part_HxWx2 = source_HxWx2 - low_HxWx2
+    # Slices and channels last and pixels in one axis: then a pixel is one run of memory, fetched at once.
+    pixels_PxD = stack_KxHxWxC.transpose(1, 2, 0, 3).reshape(H * W, K * C)
+    first_HxW = low_HxWx2[..., 0] * W + low_HxWx2[..., 1]
+    moved_HxWxD = jnp.zeros((H, W, K * C))
+    for down, right in ((0, 0), (0, min(1, W - 1)), (min(1, H - 1), 0), (min(1, H - 1), min(1, W - 1))):
+        weight_HxW = (part_HxWx2[..., 0] if down else 1 - part_HxWx2[..., 0]) * (
+            part_HxWx2[..., 1] if right else 1 - part_HxWx2[..., 1]
+        )
+        moved_HxWxD += weight_HxW[..., None] * pixels_PxD[first_HxW + down * W + right]
+    nearest_HxWx2 = jnp.round(source_HxWx2).astype(jnp.int32)
+    moved_label_HxW = label_HxW.reshape(-1)[nearest_HxWx2[..., 0] * W + nearest_HxWx2[..., 1]]
+    return moved_HxWxD.reshape(H, W, K, C).transpose(2, 0, 1, 3), moved_label_HxW
+
+
+def change_tone(key: Array, stack_KxHxWxC: Array, config: Augment) -> Array:
+    """Random gain, offset and gamma of each channel.
+
+    Gamma acts on the intensities brought to 0..1 over the window, as in nnU-Net's augmentation.
+    """
+    gain, offset, gamma = jax.random.split(key, 3)
+    C = stack_KxHxWxC.shape[-1]
+    low_C, high_C = stack_KxHxWxC.min((0, 1, 2)), stack_KxHxWxC.max((0, 1, 2))
+    range_C = jnp.maximum(high_C - low_C, 1e-3)
+    gamma_C = jnp.exp(config.log_gamma * jax.random.normal(gamma, (C,)))
+    unit_KxHxWxC = jnp.clip((stack_KxHxWxC - low_C) / range_C, 1e-6, 1)
+    toned_KxHxWxC = unit_KxHxWxC**gamma_C * range_C + low_C
+    gain_C = jnp.exp(config.gain * jax.random.normal(gain, (C,)))
+    return toned_KxHxWxC * gain_C + config.offset * jax.random.normal(offset, (C,))
+
+
+def add_noise(key: Array, stack_KxHxWxC: Array, config: Augment) -> Array:
+    """Add Gaussian noise whose standard deviation is drawn evenly between zero and `config.noise`."""
+    strength, noise = jax.random.split(key)
+    sigma = config.noise * jax.random.uniform(strength)
+    return stack_KxHxWxC + sigma * jax.random.normal(noise, stack_KxHxWxC.shape)
