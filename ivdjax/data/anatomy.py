@@ -1,14 +1,15 @@
 """The build of one digital lumbar spine, in mm, and the curved coordinates in which it is simple.
 
-A spine is a chain of rigid disc frames, numbered from below: P = 11 planes, S2/S3, S1/S2, L5/S1 ... T11/T12, T10/T11
-and T9/T10. A point between two planes has coordinates blended from both frames: across (towards the right), back
-(posterior of the column's centre line) and along (downwards). In them a vertebra is a box with a waist and the canal is
-a straight tube, whatever the curve. Points are (z, h, w) in mm: right, inferior, posterior.
+A spine is a chain of rigid disc frames, numbered from below: P = 11 planes, S2/S3, S1/S2, L5/S1 ... T11/T12,
+T10/T11 and T9/T10. A point between two planes has coordinates blended from both frames: across (towards the
+right), back (posterior of the column's centre line) and along (downwards). In them a vertebra is a box with a
+waist and the canal is a straight tube, whatever the curve. Points are (z, h, w) in mm: right, inferior, posterior.
 
-Sizes are typical of supine adults: disc heights and endplates after Zhou et al., Eur Spine J 2000; 9:242 and Panjabi et
-al., Spine 1992; 17:299; sacral slope 30 to 60 degrees.
+Sizes lie in the range of supine adults: bodies and endplates as in Panjabi et al., Spine 1992; 17:299 and Zhou et
+al., Eur Spine J 2000; 9:242; disc volumes as in IVDM3Seg, 63 to 140 cm3 for the seven together.
 """
 
+from functools import reduce
 from typing import NamedTuple
 
 import jax
@@ -19,8 +20,8 @@ PLANES = 11
 LOWEST_DISC = 2  # the plane of L5/S1; label 1
 DISCS = 7  # labelled, upwards from L5/S1 to T11/T12
 
-# A value a plane, S2/S3 first. Mean heights of discs and of the vertebral body above each plane, half axes of endplates.
-_DISC_MM = np.array([1.5, 3.2, 10.4, 11.6, 11.0, 10.0, 8.8, 7.8, 7.0, 6.3, 5.8])
+# One value a plane, S2/S3 first: height of the disc and of the body above it, half axes of its endplates.
+_DISC_MM = np.array([1.5, 3.2, 10.7, 11.9, 11.3, 10.3, 9.1, 8.0, 7.2, 6.5, 6.0])
 _BODY_MM = np.array([24.0, 29.0, 27.5, 27.5, 27.5, 27.0, 26.0, 25.0, 23.5, 22.5, 22.0])
 _DEPTH_MM = np.array([7.5, 11.5, 17.3, 17.8, 17.6, 17.2, 16.6, 16.0, 15.6, 15.2, 14.8])
 _WIDTH_MM = np.array([16.0, 20.0, 25.5, 25.5, 24.8, 23.8, 22.4, 21.2, 20.2, 19.2, 18.4])
@@ -71,23 +72,24 @@ def sample(key: jax.Array) -> Anatomy:
     """Draw a subject. Nothing depends on a grid: the origin is the point a field of view is centred on."""
     keys = iter(jax.random.split(key, 32))
 
-    def normal(mean, spread, bound=2.0, shape=()):
+    def normal(mean: float, spread: float, bound: float = 2.0, shape: tuple[int, ...] = ()) -> jax.Array:
         return mean + spread * jax.random.truncated_normal(next(keys), -bound, bound, shape)
 
-    def uniform(low, high, shape=()):
+    def uniform(low: float, high: float, shape: tuple[int, ...] = ()) -> jax.Array:
         return jax.random.uniform(next(keys), shape, minval=low, maxval=high)
 
-    size = normal(1.0, 0.045)
+    size = normal(1.0, 0.042, 1.8)
     # Wear is rare above and common at the two lowest discs.
     wear_P = jnp.clip(uniform(0, 1, (PLANES,)) ** 4 * jnp.linspace(1.15, 0.6, PLANES) + normal(0.05, 0.06), 0, 1)
-    height_P = _DISC_MM * size * normal(1.0, 0.06) * normal(1.0, 0.035, shape=(PLANES,)) * (1 - 0.3 * wear_P)
+    height_P = _DISC_MM * size * normal(1.0, 0.055, 1.8) * normal(1.0, 0.035, shape=(PLANES,)) * (1 - 0.3 * wear_P)
     body_P = _BODY_MM * size * normal(1.0, 0.02, shape=(PLANES,))
     tilt_P = jnp.deg2rad(_TILT_DEG + _LORDOSIS_DEG * normal(0, 0.9) + normal(0, 2.0) + normal(0, 1.2, shape=(PLANES,)))
     lean_P = jnp.deg2rad(normal(0, 1.4) * jnp.sin(jnp.linspace(0, np.pi, PLANES) + uniform(0, 6.3)))
     twist_P = jnp.deg2rad(normal(0, 2.5) * jnp.sin(jnp.linspace(0, np.pi, PLANES) + uniform(0, 6.3)))
     frame_Px3x3 = rotations(tilt_P, lean_P, twist_P)
-    centre_Px3 = _chain(frame_Px3x3, height_P, body_P) + normal(0, 1, shape=(3,)) * jnp.array([1.5, 4.0, 4.0])
-    skin_P = centre_Px3[:, 2] + _SKIN_MM * size + normal(0, 3.0)
+    centre_Px3 = _chain(frame_Px3x3, height_P, body_P) + normal(0, 1, shape=(3,)) * jnp.array([1.5, 2.5, 4.0])
+    skin_P = centre_Px3[:, 2] + _SKIN_MM * size + normal(0, 3.0) - 6.0
+    fat_P = uniform(6.0, 22.0) * _FAT_SHARE
     return Anatomy(
         size=size,
         centre_Px3=centre_Px3,
@@ -97,8 +99,8 @@ def sample(key: jax.Array) -> Anatomy:
         depth_P=_DEPTH_MM * size * normal(1.0, 0.03),
         width_P=_WIDTH_MM * size * normal(1.0, 0.03),
         wear_P=wear_P,
-        skin_4=_cubic(centre_Px3[:, 1], skin_P + 0.8 * (fat_mm := uniform(6.0, 22.0)) * _FAT_SHARE - 6.0),
-        fascia_4=_cubic(centre_Px3[:, 1], skin_P - 0.2 * fat_mm * _FAT_SHARE - 6.0),
+        skin_4=_cubic(centre_Px3[:, 1], skin_P + 0.8 * fat_P),
+        fascia_4=_cubic(centre_Px3[:, 1], skin_P - 0.2 * fat_P),
         belly_mm=uniform(105.0, 170.0),
         belly_fat_mm=uniform(8.0, 30.0),
         marrow=normal(0.82, 0.05),
@@ -109,9 +111,9 @@ def sample(key: jax.Array) -> Anatomy:
     )
 
 
-def rotations(tilt_P: jax.Array, lean_P: jax.Array, twist_P: jax.Array) -> jax.Array:
-    """Disc frames (P, 3, 3) from tilt in the sagittal plane, lean to the side and twist about the column's axis."""
-    ct, st, cl, sl, ca, sa = (f(x) for x in (tilt_P, lean_P, twist_P) for f in (jnp.cos, jnp.sin))
+def rotations(tilt_N: jax.Array, lean_N: jax.Array, twist_N: jax.Array) -> jax.Array:
+    """Rotations (N, 3, 3), rows across, along, back: tilt in the sagittal plane, lean aside, twist; radians."""
+    ct, st, cl, sl, ca, sa = (f(x) for x in (tilt_N, lean_N, twist_N) for f in (jnp.cos, jnp.sin))
     zero, one = jnp.zeros_like(ct), jnp.ones_like(ct)
 
     def matrix(*rows):
@@ -124,14 +126,17 @@ def rotations(tilt_P: jax.Array, lean_P: jax.Array, twist_P: jax.Array) -> jax.A
 
 
 def _chain(frame_Px3x3: jax.Array, height_P: jax.Array, body_P: jax.Array) -> jax.Array:
-    """Disc centres (P, 3), each vertebra along the mean direction of its two discs; the labelled span centred on 0."""
+    """Disc centres (P, 3): each vertebra lies along the mean direction of its two discs.
+
+    The labelled discs are centred on the origin, but 5 mm high: the lowest, being tilted, reaches farther down.
+    """
     down_Px3 = frame_Px3x3[:, 1]
     step = down_Px3[1:] + down_Px3[:-1]
     length = body_P[:-1] + (height_P[1:] + height_P[:-1]) / 2
     step = -step / jnp.linalg.norm(step, axis=1, keepdims=True) * length[:, None]
     centre_Px3 = jnp.concatenate([jnp.zeros((1, 3)), jnp.cumsum(step, axis=0)])
     labelled = centre_Px3[LOWEST_DISC : LOWEST_DISC + DISCS]
-    return centre_Px3 - (labelled.min(0) + labelled.max(0)) / 2
+    return centre_Px3 - (labelled.min(0) + labelled.max(0)) / 2 - jnp.array([0.0, 5.0, 0.0])
 
 
 def _cubic(h_P: jax.Array, w_P: jax.Array) -> jax.Array:
@@ -141,7 +146,7 @@ def _cubic(h_P: jax.Array, w_P: jax.Array) -> jax.Array:
 
 
 def surface(cubic_4: jax.Array, h: jax.Array) -> jax.Array:
-    """w in mm of a surface of the back at height h; held level beyond 190 mm, where no cubic is to be trusted."""
+    """Where a surface of the back lies at height h, w in mm; level beyond 190 mm, where a cubic runs wild."""
     x = jnp.clip(h, -190, 190) / 100
     return cubic_4[0] + x * (cubic_4[1] + x * (cubic_4[2] + x * cubic_4[3]))
 
@@ -165,7 +170,8 @@ def locate(anatomy: Anatomy, z: jax.Array, h: jax.Array, w: jax.Array) -> Place:
 
     across_low, down_low, back_low = coordinates(lower)
     across_up, down_up, back_up = coordinates(lower + 1)
-    share = jnp.clip(down_up / jnp.maximum(down_up - down_low, 1e-3), 0, 1)  # 0 at the upper plane, 1 at the lower
+    # 0 at the upper plane, 1 at the lower one.
+    share = jnp.clip(down_up / jnp.maximum(down_up - down_low, 1e-3), 0, 1)
     return Place(
         across=across_up + share * (across_low - across_up),
         back=back_up + share * (back_low - back_up),
@@ -192,6 +198,68 @@ def half_height(anatomy: Anatomy, place: Place, ring: jax.Array) -> jax.Array:
     domed = 1.2 - 0.4 * jnp.minimum(ring, 1.2) ** 2.5
     wedge = jnp.tan(anatomy.wedge_P[place.nearest] / 2) * place.back
     return jnp.maximum(anatomy.height_P[place.nearest] / 2 * domed - wedge, 0.8)
+
+
+def ball(*terms: tuple[jax.Array, jax.Array | float]) -> jax.Array:
+    """Signed distance, roughly, of an ellipsoid: a pair (offset, radius) an axis, mm."""
+    reach = jnp.sqrt(sum((offset / radius) ** 2 for offset, radius in terms))
+    return (reach - 1) * reduce(jnp.minimum, (radius for _, radius in terms))
+
+
+def box(*terms: tuple[jax.Array, jax.Array | float], rounding: float = 2.0) -> jax.Array:
+    """Signed distance of a rounded box: a pair (offset, half size) an axis, mm."""
+    beyond = [jnp.abs(offset) - half + rounding for offset, half in terms]
+    outside = jnp.sqrt(sum(jnp.maximum(b, 0) ** 2 for b in beyond))
+    return outside + jnp.minimum(reduce(jnp.maximum, beyond), 0) - rounding
+
+
+def ring(across: jax.Array, back: jax.Array, width: jax.Array, depth: jax.Array) -> jax.Array:
+    """0 on the axis of a body or disc and 1 at its rim, a superellipse between ellipse and box."""
+    return ((jnp.abs(across) / width) ** 2.4 + (jnp.abs(back) / depth) ** 2.4) ** (1 / 2.4)
+
+
+def rim_distance(ring_: jax.Array, across: jax.Array, back: jax.Array, at_ring: jax.Array | float = 1.0) -> jax.Array:
+    """Signed distance in mm from where `ring` has the value at_ring, along the ray from the axis."""
+    return (1 - at_ring / jnp.maximum(ring_, 0.05)) * jnp.hypot(across, back)
+
+
+def arch_parts(size: jax.Array, place: Place, arch: Place, back: jax.Array, arch_back: jax.Array) -> list[jax.Array]:
+    """Signed distances of pedicle, transverse, upper and lower process, lamina and spine, in painting order.
+
+    place sorts points by the discs' planes, arch by planes moved down; back is measured from the posterior wall.
+    """
+    side, arch_side = jnp.abs(place.across), jnp.abs(arch.across)
+    pedicle = box(
+        (side - 14 * size, 4.8 * size), (place.along + 5.5 * size, 7 * size), (back - 6 * size, 13 * size), rounding=5.0
+    )
+    transverse = ball(
+        (side - 26 * size, 16 * size), (place.along + 5 * size, 6.5 * size), (back - 14 * size, 4.5 * size)
+    )
+    # The lower vertebra's upper process lies in front of the upper vertebra's lower one; both lean forwards.
+    lean = 0.25 * place.beyond
+    upper = ball(
+        (side - 16.5 * size, 6.5 * size), (place.beyond - 4 * size, 11 * size), (back - 12 * size - lean, 4.4 * size)
+    )
+    lower = ball(
+        (side - 13.5 * size, 6.0 * size), (place.beyond + 5 * size, 13 * size), (back - 22 * size - lean, 5.0 * size)
+    )
+    lamina = ball(
+        (arch_side, 17 * size),
+        (arch.along - 0.5 * (arch_back - 21 * size), 11 * size),
+        (arch_back - 23 * size + 0.012 * arch_side**2, 4.6 * size),
+    )
+    # Spines are tall and level in the lumbar spine, slender and drooping above, small at L5.
+    tall = size * jnp.interp(arch.rise, jnp.array([2.2, 3.3, 6.5, 8.0]), jnp.array([6.5, 11.0, 11.0, 7.0]))
+    long = size * jnp.interp(arch.rise, jnp.array([2.3, 3.3]), jnp.array([10.0, 15.0]))
+    droop = 0.12 + 0.25 * jnp.clip(arch.rise - 6.5, 0, 2)
+    level = arch.along - 2 * size - droop * (arch_back - 34 * size)
+    blade = (level / jnp.minimum(tall, 0.34 * arch.gap + 0.1)) ** 4 + ((arch_back - 23 * size - long) / long) ** 4
+    spine = ((blade + (arch_side / (4.4 * size)) ** 4) ** 0.25 - 1) * 4.4 * size
+    # The sacrum has no arches of this kind.
+    low, low_arch = 3 * (2.1 - place.rise) * size, 30 * (2.1 - arch.rise) * size
+    return [jnp.maximum(part, low) for part in (pedicle, transverse, upper)] + [
+        jnp.maximum(part, low_arch) for part in (lamina, lower, spine)
+    ]
 
 
 class Pose(NamedTuple):

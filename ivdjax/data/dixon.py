@@ -1,9 +1,10 @@
-"""Two-point Dixon imaging as signal equations: what a scanner measures of water and fat, and what it makes of it.
+"""Two-point Dixon imaging as signal equations: what a scanner measures of water and fat, and makes of it.
 
-The digital spine, the checks of a data set and the augmentation all take their physics from here. A voxel holds
-water W and fat F. Both precess, fat more slowly, so one echo catches them aligned (in phase, W + F) and an earlier
-one catches them against each other (opposed, |W - F|); half the sum and half the difference of the two magnitudes
-are the larger and the smaller of W and F (Dixon, Radiology 1984; 153:189). The magnitudes do not say which is which.
+The digital spine, the checks of a data set and the augmentation all take their physics from here. A voxel
+holds water W and fat F. Fat precesses more slowly, so that one echo catches the two aligned (in phase, W + F)
+and an earlier one catches them against each other (opposed, |W - F|). Half the sum and half the difference of
+these magnitudes are the larger and the smaller of W and F (Dixon, Radiology 1984; 153:189); the magnitudes do
+not say which is which.
 
 Channel order everywhere: fat, inn, opp, wat.
 """
@@ -36,8 +37,8 @@ class Scanner(NamedTuple):
     """
 
     spacing_mm: tuple[float, float, float] = (2.0, 1.25, 1.25)  # of the grid, Z, H, W
-    r2star_per_s: ArrayLike = 18.0  # mean of spine and muscle at 1.5 T
-    noise: ArrayLike = 0.012  # standard deviation of the real and of the imaginary part, at full coil sensitivity
+    r2star: ArrayLike = 18.0  # 1/s, one value for all tissues
+    noise: ArrayLike = 0.012  # standard deviation of the real and of the imaginary part of an echo
     coil_mm: ArrayLike = 95.0  # the coil lies this far behind the grid's centre
     coil_reach_mm: ArrayLike = 150.0  # sensitivity falls by e over this distance from the coil
     bias: ArrayLike = 0.06  # standard deviation of the log of the smooth random part of the bias field
@@ -49,18 +50,17 @@ def signals(
     water: ArrayLike,
     fat: ArrayLike,
     *,
-    r2star_per_s: ArrayLike = 0.0,
+    r2star: ArrayLike = 0.0,
     te_in_s: float = TE_IN_S,
     te_opposed_s: float = TE_OPPOSED_S,
     spectrum: tuple[tuple[float, float], ...] | None = None,
     tesla: float = 1.5,
 ) -> tuple[jax.Array, jax.Array]:
-    """Magnitudes of the in-phase and the opposed echo, noise-free.
+    """(inn, opp), magnitudes of the in-phase and the opposed echo, noise-free, in the inputs' unit and shape.
 
-    water, fat: non-negative, of one shape, any unit; r2star_per_s: a number or a map of that shape, 1/s.
+    water, fat: non-negative, of one shape, any unit. r2star: decay rate in 1/s, a number or a map of that shape.
     spectrum: None means ideal echoes, fat exactly with and exactly against water. Otherwise (ppm, share) peaks,
-    such as FAT_SPECTRUM, whose phases at the two echo times are then computed for a field of `tesla`.
-    Returns (inn, opp) in the inputs' unit and shape.
+    such as FAT_SPECTRUM, and their phases at the two echo times are computed for a field of `tesla`.
     """
     water, fat = jnp.asarray(water), jnp.asarray(fat)
     if spectrum is None:
@@ -72,15 +72,15 @@ def signals(
             jnp.hypot(water + fat * np.sum(share * np.cos(angle)), fat * np.sum(share * np.sin(angle)))
             for angle in (2 * np.pi * hertz * te for te in (te_in_s, te_opposed_s))
         )
-    return inn * jnp.exp(-te_in_s * r2star_per_s), opp * jnp.exp(-te_opposed_s * r2star_per_s)
+    return inn * jnp.exp(-te_in_s * r2star), opp * jnp.exp(-te_opposed_s * r2star)
 
 
 def separate(inn: ArrayLike, opp: ArrayLike, water_leads: ArrayLike) -> tuple[jax.Array, jax.Array]:
-    """(water, fat) as a two-point scanner reconstructs them from its two magnitudes.
+    """(water, fat) as a two-point scanner reconstructs them from its two magnitudes, all of one shape.
 
-    water_leads: True where water is taken to be the larger of the two. The magnitudes cannot tell; a scanner infers
-    it from the phase, and where it errs, water and fat change places. The smaller one is held at zero, because the
-    longer decay of the in-phase echo can bring inn below opp.
+    water_leads: True where water is taken to be the larger of the two. The magnitudes cannot tell; a scanner
+    infers it from the phase, and where it errs, water and fat change places. The smaller one is held at zero,
+    because the longer decay of the in-phase echo can bring inn below opp.
     """
     larger, smaller = (inn + opp) / 2, jnp.maximum((inn - opp) / 2, 0)
     return jnp.where(water_leads, larger, smaller), jnp.where(water_leads, smaller, larger)
@@ -98,7 +98,7 @@ def rician(key: jax.Array, magnitude: jax.Array, sigma: ArrayLike) -> jax.Array:
 def axes_mm(
     shape_ZxHxW: tuple[int, int, int], spacing_mm: tuple[float, float, float]
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Voxel centres along each axis, mm from the centre of the grid: shapes (Z, 1, 1), (1, H, 1), (1, 1, W)."""
+    """Voxel centres in mm from the grid's centre: arrays (Z, 1, 1), (1, H, 1) and (1, 1, W)."""
     z, h, w = ((jnp.arange(n) - (n - 1) / 2) * mm for n, mm in zip(shape_ZxHxW, spacing_mm, strict=True))
     return z[:, None, None], h[None, :, None], w[None, None, :]
 
@@ -110,8 +110,8 @@ def smooth_field(
 ) -> jax.Array:
     """Random field (Z, H, W) of mean 0 and variance about 1, smooth over `pitch_mm` (one number, or Z, H, W).
 
-    Normal numbers on a lattice are spread by cubic B-splines. The lattice lies in mm about the grid's centre, not in
-    voxels, so one key is one field on every grid.
+    Normal numbers on a lattice are spread by cubic B-splines. The lattice lies in mm about the grid's centre,
+    not in voxels, so one key is one field on every grid.
     """
     pitch_mm = pitch_mm if isinstance(pitch_mm, tuple) else (pitch_mm,) * 3
     counts = [max(4, round(period / pitch)) for period, pitch in zip(FIELD_PERIOD_MM, pitch_mm, strict=True)]
@@ -137,14 +137,14 @@ def sensitivity(key: jax.Array, shape_ZxHxW: tuple[int, int, int], scanner: Scan
 
 
 def scan(key: jax.Array, water_ZxHxW: jax.Array, fat_ZxHxW: jax.Array, scanner: Scanner) -> jax.Array:
-    """Image (Z, H, W, 4), float32, channels fat, inn, opp, wat, as a two-point 1.5 T scanner would give them.
+    """Image (Z, H, W, 4), float32, channels fat, inn, opp, wat, as a two-point 1.5 T scanner gives them.
 
-    The echoes decay, are weighted by the coil, ghosted, and get Rician noise each; fat and wat are reconstructed from
-    the two noisy echoes. Same key, same image. May be jitted and vmapped.
+    The echoes decay, are weighted by the coil, ghosted, and get Rician noise each; fat and wat are reconstructed
+    from the two noisy echoes. Pure: the same key gives the same image. May be jitted and vmapped.
     """
     key_bias, key_in, key_opp, key_ghost, key_swap = jax.random.split(key, 5)
     gain = sensitivity(key_bias, water_ZxHxW.shape, scanner)
-    echoes = signals(water_ZxHxW, fat_ZxHxW, r2star_per_s=scanner.r2star_per_s, spectrum=FAT_SPECTRUM)
+    echoes = signals(water_ZxHxW, fat_ZxHxW, r2star=scanner.r2star, spectrum=FAT_SPECTRUM)
     shift = jax.random.randint(key_ghost, (), water_ZxHxW.shape[1] // 4, water_ZxHxW.shape[1] // 2)
     inn, opp = (
         rician(key, echo + scanner.ghost * jnp.roll(echo, shift, axis=1), scanner.noise)
@@ -163,28 +163,30 @@ def residuals(
     opp: np.ndarray | None = None,
     wat: np.ndarray | None = None,
 ) -> tuple[float, float]:
-    """How far a case's channels depart from in = W + F and from opp = |W - F|: (in-phase, opposed), as fractions.
+    """(in-phase, opposed): how far channels depart from in = W + F and from opp = |W - F|, as fractions.
 
-    Each is the median of |measured - s * predicted| / (W + F) over foreground voxels, where s is the one scale that
-    fits measured to predicted best in least squares, since files are scaled one by one. Foreground is W + F above a
-    tenth of its 99th percentile. Channels are arrays of one shape, any unit. NaN where a channel needed is missing or
-    there is no foreground. One real 3 T dual-echo scan gave (0.065, 0.13); much more means swapped or alien channels.
+    Each is the median over the foreground of |measured - s * predicted| / (W + F), where s is the one scale that
+    fits measured to predicted best in least squares, since files are scaled one by one. Foreground is W + F
+    above a tenth of its 99th percentile. Channels are arrays of one shape, any unit. NaN where a channel needed
+    is missing or there is no foreground. A real 3 T dual-echo scan gave (0.065, 0.13); much more means channels
+    that are mislabelled, misaligned or of another sequence.
     """
     if fat is None or wat is None:
         return float("nan"), float("nan")
     fat, wat = np.asarray(fat, np.float64), np.asarray(wat, np.float64)
     total = wat + fat
     foreground = total > 0.1 * np.percentile(total, 99)
-    return tuple(
-        float("nan")
-        if measured is None
-        else _misfit(np.asarray(measured)[foreground], predicted[foreground], total[foreground])
+    in_phase, opposed = (
+        float("nan") if measured is None else _misfit(measured, predicted, total, foreground)
         for measured, predicted in ((inn, total), (opp, np.abs(wat - fat)))
     )
+    return in_phase, opposed
 
 
-def _misfit(measured: np.ndarray, predicted: np.ndarray, total: np.ndarray) -> float:
-    power = float(np.dot(predicted, predicted))
+def _misfit(measured: np.ndarray, predicted: np.ndarray, total: np.ndarray, where: np.ndarray) -> float:
+    measured, predicted, total = (np.asarray(x, np.float64)[where] for x in (measured, predicted, total))
+    power = float(predicted @ predicted)
     if power == 0:
         return float("nan")
-    return float(np.median(np.abs(measured - np.dot(measured, predicted) / power * predicted) / total))
+    scale = float(measured @ predicted) / power
+    return float(np.median(np.abs(measured - scale * predicted) / total))

@@ -1,15 +1,14 @@
-"""A digital lumbar spine: from a key to water, fat and disc labels, and from a seed to a tree of NIfTI files.
+"""A digital lumbar spine: from a key to water, fat and disc labels; from a seed to a tree of NIfTI files.
 
-`anatomy` says how a subject is built and gives each voxel its place along the column; here every tissue is a signed
-distance (mm, negative inside) in those coordinates, painted back to front over what lies behind it. Edges are as soft
-as a voxel is wide, which stands for partial volume. Signals are relative: fresh disc or spinal fluid is about 1.
+`anatomy` says how a subject is built and gives each voxel its place along the column; here every tissue is a
+signed distance (mm, negative inside) in those coordinates, painted over what lies behind it. Edges are about as
+soft as a voxel is wide, which stands for partial volume. Signals are relative: fresh disc water is about 1.
 """
 
 import gzip
 import shutil
-import tempfile
 from collections.abc import Callable
-from functools import partial, reduce
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +24,7 @@ from ivdjax.errors import UsageError
 
 SHAPE = (36, 256, 256)
 SPACING_MM = (2.0, 1.25, 1.25)
-_EDGE_MM = 2.2  # width of a painted edge, about an in-plane voxel
+_EDGE_MM = 2.2  # width of a painted edge from 0 to 1; half of the rise lies within an in-plane voxel
 
 # (water, fat) of tissues that are alike in all subjects.
 _CORTEX = (0.10, 0.05)
@@ -35,6 +34,9 @@ _SKIN = (0.62, 0.15)
 _CORD = (0.72, 0.02)
 _NERVE = (0.55, 0.10)
 _CARTILAGE = (0.75, 0.05)
+
+
+_Canvas = tuple[jax.Array, jax.Array]  # water, fat
 
 
 class Phantom(NamedTuple):
@@ -53,7 +55,7 @@ class _Textures(NamedTuple):
     push: jax.Array  # the same along W
     wave: jax.Array  # bends outlines of skin and vessels
     clutter: jax.Array  # loops of bowel
-    mesentery: jax.Array
+    mottle: jax.Array  # patches of fat and of everything else
     streak: jax.Array  # fat between bundles of muscle
     grain: jax.Array  # trabeculae
 
@@ -67,38 +69,39 @@ def draw(
 ) -> Phantom:
     """Draw one scan of one subject; pure, and may be vmapped over keys.
 
-    subject_key fixes the anatomy (None: taken from `key`); key then only changes what differs between two scans of one
-    subject: pose by a few mm and degrees, and a few per cent of disc height. The anatomy does not depend on the grid,
-    whose centre is the middle of the labelled discs; at 280 mm or more along H all seven lie inside.
+    subject_key fixes the anatomy (None: taken from `key`). key then changes only what differs between two scans
+    of one subject: pose by a few mm and degrees, disc height by a few per cent. The anatomy does not depend on
+    the grid, which is centred on the labelled discs; 280 mm along H and 80 mm along Z hold all seven whole.
     """
     if subject_key is None:
         key, subject_key = jax.random.split(key)
     key_build, key_texture = jax.random.split(subject_key)
     key_pose, key_swell = jax.random.split(key)
-    subject = body.swell(key_swell, body.sample(key_build))
-    pose = body.sample_pose(key_pose)
-    grid_mm = dixon.axes_mm(shape_ZxHxW, spacing_mm)
-    textures = _textures(key_texture, tuple(x - shift for x, shift in zip(grid_mm, pose.shift_mm, strict=True)))
+    # Some accelerators multiply matrices in few bits unless told otherwise: too coarse for positions.
+    with jax.default_matmul_precision("highest"):
+        subject = body.swell(key_swell, body.sample(key_build))
+        pose = body.sample_pose(key_pose)
+        z, h, w = dixon.axes_mm(shape_ZxHxW, spacing_mm)
+        textures = _textures(key_texture, tuple(x - d for x, d in zip((z, h, w), pose.shift_mm, strict=True)))
 
-    def draw_slice(slice_):
-        z, texture = slice_
-        point = pose.to_subject(z, grid_mm[1][0], grid_mm[2][0])
-        return _draw(subject, texture, *jnp.broadcast_arrays(*point))
+        def draw_slice(depth_mm: jax.Array, texture: _Textures) -> tuple[jax.Array, jax.Array, jax.Array]:
+            return _draw(subject, texture, *jnp.broadcast_arrays(*pose.to_subject(depth_mm, h[0], w[0])))
 
-    water, fat, label = jax.lax.map(draw_slice, (grid_mm[0][:, 0, 0], textures))
-    disc_8x3 = pose.to_grid(subject.centre_Px3[body.LOWEST_DISC : body.LOWEST_DISC + body.DISCS + 1])
+        # Slice by slice, so that the many intermediate arrays stay in a cache.
+        water, fat, label = jax.lax.map(lambda args: draw_slice(*args), (z.ravel(), textures))
+        disc_8x3 = pose.to_grid(subject.centre_Px3[body.LOWEST_DISC : body.LOWEST_DISC + body.DISCS + 1])
     return Phantom(water, fat, label, disc_8x3)
 
 
 def _textures(key: jax.Array, grid_mm: tuple[jax.Array, jax.Array, jax.Array]) -> _Textures:
     pitches_mm = _Textures(
-        (16.0, 15.0, 15.0),
-        (16.0, 15.0, 15.0),
-        (30.0, 28.0, 28.0),
-        (16.0, 13.0, 15.0),
-        (9.0, 6.0, 6.0),
-        (3.2, 30.0, 3.2),
-        (3.5, 2.6, 2.6),
+        bend=(16.0, 15.0, 15.0),
+        push=(16.0, 15.0, 15.0),
+        wave=(30.0, 28.0, 28.0),
+        clutter=(16.0, 13.0, 15.0),
+        mottle=(9.0, 6.0, 6.0),
+        streak=(3.2, 30.0, 3.2),
+        grain=(3.5, 2.6, 2.6),
     )
     keys = jax.random.split(key, len(pitches_mm))
     return _Textures(*(dixon.smooth_field(k, grid_mm, p) for k, p in zip(keys, pitches_mm, strict=True)))
@@ -110,25 +113,14 @@ def _inside(distance: jax.Array) -> jax.Array:
     return share * share * (3 - 2 * share)
 
 
-def _over(canvas, cover, tissue):
+def _over(canvas: _Canvas, cover: jax.Array, tissue: _Canvas | tuple[float, float]) -> _Canvas:
     """Paint (water, fat) over the canvas where `cover` says, 0 to 1."""
     return tuple(below + cover * (above - below) for below, above in zip(canvas, tissue, strict=True))
 
 
-def _ball(*terms) -> jax.Array:
-    """Signed distance, roughly, of an ellipsoid from (offset, radius) pairs along its axes."""
-    reach = jnp.sqrt(sum((offset / radius) ** 2 for offset, radius in terms))
-    return (reach - 1) * reduce(jnp.minimum, (radius for _, radius in terms))
-
-
-def _box(*terms, rounding=2.0) -> jax.Array:
-    """Signed distance of a rounded box from (offset, half size) pairs along its axes."""
-    beyond = [jnp.abs(offset) - half + rounding for offset, half in terms]
-    outside = jnp.sqrt(sum(jnp.maximum(b, 0) ** 2 for b in beyond))
-    return outside + jnp.minimum(jnp.stack(beyond).max(0), 0) - rounding
-
-
-def _draw(subject: Anatomy, texture: _Textures, z, h, w):
+def _draw(
+    subject: Anatomy, texture: _Textures, z: jax.Array, h: jax.Array, w: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """(water, fat, label) of the points of one slice, (H, W) each."""
     h, w, size = h + 0.6 * texture.bend, w + 0.6 * texture.push, subject.size
     place = body.locate(subject, z, h, w)
@@ -141,7 +133,7 @@ def _draw(subject: Anatomy, texture: _Textures, z, h, w):
     return (*canvas, label)
 
 
-def _torso(subject, texture, place: Place, z, h, w):
+def _torso(subject: Anatomy, texture: _Textures, place: Place, z: jax.Array, h: jax.Array, w: jax.Array) -> _Canvas:
     """Skin, fat, muscle, abdomen and vessels: all that the column stands in."""
     size, wave = subject.size, texture.wave
     # The back is round from side to side, with a furrow along the midline.
@@ -152,16 +144,16 @@ def _torso(subject, texture, place: Place, z, h, w):
     skin = jnp.maximum(behind_skin, before)
     canvas = (jnp.zeros_like(h), jnp.zeros_like(h))
     canvas = _over(canvas, _inside(skin), _SKIN)
-    canvas = _over(canvas, _inside(skin + 2.4), (_FAT[0], _FAT[1] * (1 + 0.04 * texture.mesentery)))
+    canvas = _over(canvas, _inside(skin + 2.4), (_FAT[0], _FAT[1] * (1 + 0.04 * texture.mottle)))
     septum = jnp.abs(behind_skin + 0.55 * (behind_skin - behind_fascia) + 2.0 * texture.wave) - 0.4
     canvas = _over(canvas, 0.4 * _inside(jnp.maximum(septum, skin + 4)), _LIGAMENT)
     trunk = jnp.maximum(behind_fascia, before + subject.belly_fat_mm)
     canvas = _over(canvas, _inside(trunk), _LIGAMENT)
 
     # Abdomen: loops of bowel in mesenteric fat, smeared by their own motion, some of them filled with gas.
-    loops = jax.nn.sigmoid(2.2 * texture.clutter + 1.6 * texture.mesentery - 0.2)
-    gas = jax.nn.sigmoid(6.0 * (texture.clutter - 0.5 * texture.wave + 0.25 * texture.mesentery - 1.15))
-    tissue = _over((0.06, 1.1), loops, (0.40 + 0.07 * texture.mesentery, 0.12))
+    loops = jax.nn.sigmoid(2.2 * texture.clutter + 1.6 * texture.mottle - 0.2)
+    gas = jax.nn.sigmoid(6.0 * (texture.clutter - 0.5 * texture.wave + 0.25 * texture.mottle - 1.15))
+    tissue = _over((0.06, 1.1), loops, (0.40 + 0.07 * texture.mottle, 0.12))
     canvas = _over(canvas, _inside(trunk + 1.5), _over(tissue, gas, (0.02, 0.02)))
 
     # Muscle behind, and psoas beside the column from L1 down.
@@ -169,153 +161,122 @@ def _torso(subject, texture, place: Place, z, h, w):
     # Fat gathers in the low back and next to the bone.
     gather = 0.35 * jnp.clip(4.0 - place.rise, -1.0, 1.5) - 0.03 * (place.back - 45.0 * size)
     streak = jax.nn.sigmoid(2.5 * (texture.streak - 2.0 + 1.6 * subject.muscle_fat + gather))
-    lean = (0.62 + 0.03 * texture.mesentery, 0.06 + 0.05 * jnp.maximum(texture.streak, 0))
-    muscle = (0.64 + 0.03 * texture.mesentery - 0.5 * streak, 0.05 + 0.8 * streak)
+    lean = (0.62 + 0.03 * texture.mottle, 0.06 + 0.05 * jnp.maximum(texture.streak, 0))
+    muscle = (0.64 + 0.03 * texture.mottle - 0.5 * streak, 0.05 + 0.8 * streak)
     canvas = _over(canvas, _inside(jnp.maximum(trunk + 1.2, front)), muscle)
     girth = jnp.clip(4.0 + 4.2 * (7.5 - place.rise), 1.0, 21.0) * size
     half = body.at(subject.width_P, place)
-    psoas = _ball((jnp.abs(place.across) - half - girth * 0.75, girth), (place.back + 1.0, girth * 1.15))
+    psoas = body.ball((jnp.abs(place.across) - half - girth * 0.6, girth), (place.back + 1.0, girth * 1.15))
     canvas = _over(canvas, _inside(psoas), lean)
     return _vessels(subject, texture, place, canvas)
 
 
-def _vessels(subject, texture, place: Place, canvas):
+def _vessels(subject: Anatomy, texture: _Textures, place: Place, canvas: _Canvas) -> _Canvas:
     """Aorta in front and to the left, cava to the right; both part into the iliac vessels below L4."""
     size, depth = subject.size, body.at(subject.depth_P, place)
     below_fork = jnp.maximum(3.3 - place.rise, 0.0) * 30.0  # mm, roughly
     for side, radius in ((-1.0, 8.0), (1.0, 9.5)):
         r = size * radius * (1 - 0.3 * jnp.clip(below_fork / 20.0, 0, 1))
         offset = place.across - side * (9.0 + 0.5 * below_fork) * size
-        lumen = _ball((offset, r), (place.back + depth + 2.5 * size + 0.9 * r + 1.2 * texture.wave, 0.9 * r))
+        lumen = body.ball((offset, r), (place.back + depth + 2.5 * size + 0.9 * r + 1.2 * texture.wave, 0.9 * r))
         canvas = _over(canvas, _inside(lumen - 1.2), _LIGAMENT)
         canvas = _over(canvas, _inside(lumen), (subject.blood * (1 + 0.15 * texture.wave), 0.02))
     return canvas
 
 
-def _arches(subject, texture, place: Place, arch: Place, canvas):
+def _arches(subject: Anatomy, texture: _Textures, place: Place, arch: Place, canvas: _Canvas) -> _Canvas:
     """Pedicles, laminae, facets, spinous and transverse processes, with the foramina between the pedicles."""
     mm, side = subject.size, jnp.abs(place.across)
     back = place.back - body.at(subject.depth_P, place)
     arch_side, arch_back = jnp.abs(arch.across), arch.back - body.at(subject.depth_P, arch)
-    lumbar = jnp.clip((place.rise - 2.0) * 4.0, 0, 1)  # the sacrum's own are too small to draw
+    lumbar = jnp.clip((place.rise - 2.0) * 4.0, 0, 1)  # the sacrum has no arches of this kind
     # Fat of the foramina, and in it a root under each pedicle with its vessels.
-    foramen = _box((side - 14.0 * mm, 6.5 * mm), (back - 6.0 * mm, 8.0 * mm), rounding=3.0)
+    foramen = body.box((side - 14.0 * mm, 6.5 * mm), (back - 6.0 * mm, 8.0 * mm), rounding=3.0)
     canvas = _over(canvas, _inside(foramen), (0.10, 0.55))
-    root = _ball((side - 16.0 * mm, 9.0), (place.beyond + 7.5 * mm, 4.2), (back - 6.0 * mm + 0.3 * place.beyond, 2.8))
+    root = body.ball(
+        (side - 16.0 * mm, 9.0), (place.beyond + 7.5 * mm, 4.2), (back - 6.0 * mm + 0.3 * place.beyond, 2.8)
+    )
     canvas = _over(canvas, 0.9 * _inside(root), _NERVE)
-    vein = _ball((side - 14.0 * mm, 7.0), (place.beyond - 1.0 * mm, 4.0), (back - 2.0 * mm, 1.6))
-    canvas = _over(canvas, 0.7 * _inside(vein + 0.5 * texture.mesentery), _NERVE)
+    vein = body.ball((side - 14.0 * mm, 7.0), (place.beyond - 1.0 * mm, 4.0), (back - 2.0 * mm, 1.6))
+    canvas = _over(canvas, 0.7 * _inside(vein + 0.5 * texture.mottle), _NERVE)
     # Between the spines lie ligaments and fat; behind the sac, under each arch, a triangle of fat.
-    between = _box((arch_side, 4.5 * mm), (arch_back - 36.0 * mm, 18.0 * mm))
-    fatty = jax.nn.sigmoid(1.5 * texture.mesentery + texture.streak - 1.0)
+    between = body.box((arch_side, 4.5 * mm), (arch_back - 36.0 * mm, 18.0 * mm))
+    fatty = jax.nn.sigmoid(1.5 * texture.mottle + texture.streak - 1.0)
     canvas = _over(canvas, lumbar * _inside(between), (0.60 - 0.4 * fatty, 0.1 + 0.5 * fatty))
-    triangle = _ball((arch_side, 7.0 * mm), (arch_back - 17.0 * mm, 6.5 * mm), (arch.along - 14.0 * mm, 9.0 * mm))
+    triangle = body.ball((arch_side, 7.0 * mm), (arch_back - 17.0 * mm, 6.5 * mm), (arch.along - 14.0 * mm, 9.0 * mm))
     canvas = _over(canvas, lumbar * _inside(triangle), _FAT)
 
     water, fat = _marrow(subject, texture)
-    for bone in _bones(mm, texture, place, arch, side, back, arch_side, arch_back):
+    for part in body.arch_parts(mm, place, arch, back, arch_back):
+        bone = part + 0.6 * texture.mottle
         canvas = _over(canvas, _inside(bone), _CORTEX)
         canvas = _over(canvas, _inside(bone + 1.1), (0.75 * water, 1.1 * fat))
     # Fluid and cartilage of the joint between the two processes of a facet.
     joint = jnp.abs(back - 16.8 * mm + 0.45 * (side - 15.0 * mm) - 0.25 * place.beyond) - 1.0
-    joint = jnp.maximum(joint, _ball((side - 15.0 * mm, 6.0 * mm), (place.beyond + 1.0, 8.5 * mm)))
+    joint = jnp.maximum(joint, body.ball((side - 15.0 * mm, 6.0 * mm), (place.beyond + 1.0, 8.5 * mm)))
     return _over(canvas, lumbar * _inside(joint), _CARTILAGE)
 
 
-def _bones(mm, texture, place: Place, arch: Place, side, back, arch_side, arch_back):
-    """Signed distances of the parts of a vertebral arch; mm scales with the subject."""
-    rough = 0.6 * texture.mesentery
-    pedicle = _box(
-        (side - 14.0 * mm, 4.8 * mm), (place.along + 5.5 * mm, 7.0 * mm), (back - 6.0 * mm, 13.0 * mm), rounding=5.0
-    )
-    # The lower vertebra's upper process lies in front of the upper vertebra's lower one; both lean forwards.
-    lean = 0.25 * place.beyond
-    upper = (side - 16.5 * mm, 6.5 * mm), (place.beyond - 4.0 * mm, 11.0 * mm), (back - 12.0 * mm - lean, 4.4 * mm)
-    lower = (side - 13.5 * mm, 6.0 * mm), (place.beyond + 5.0 * mm, 13.0 * mm), (back - 22.0 * mm - lean, 5.0 * mm)
-    lamina = _ball(
-        (arch_side, 17.0 * mm),
-        (arch.along - 0.5 * (arch_back - 21.0 * mm), 11.0 * mm),
-        (arch_back - 23.0 * mm + 0.012 * arch_side**2, 4.6 * mm),
-    )
-    # Spines are tall and level in the lumbar spine, slender and drooping above, small at L5.
-    tall = jnp.minimum(
-        mm * jnp.interp(arch.rise, jnp.array([2.2, 3.3, 6.5, 8.0]), jnp.array([6.5, 11.0, 11.0, 7.0])), 0.34 * arch.gap
-    )
-    droop = 0.12 + 0.25 * jnp.clip(arch.rise - 6.5, 0, 2)
-    level = arch.along - 2.0 * mm - droop * (arch_back - 34.0 * mm)
-    blade = ((level / tall) ** 4 + ((arch_back - 38.0 * mm) / (15.0 * mm)) ** 4 + (arch_side / (4.4 * mm)) ** 4) ** 0.25
-    spine = (blade - 1) * 4.4 * mm
-    transverse = _ball((side - 26.0 * mm, 16.0 * mm), (place.along + 5.0 * mm, 6.5 * mm), (back - 14.0 * mm, 4.5 * mm))
-    low_back, low_arch = 3.0 * (2.1 - place.rise) * mm, 30.0 * (2.1 - arch.rise) * mm
-    return [jnp.maximum(part + rough, low_back) for part in (pedicle, transverse, _ball(*upper))] + [
-        jnp.maximum(part + rough, low_arch) for part in (lamina, _ball(*lower), spine)
-    ]
-
-
-def _canal(subject, texture, place: Place, canvas):
+def _canal(subject: Anatomy, texture: _Textures, place: Place, canvas: _Canvas) -> _Canvas:
     """Epidural fat, the sac with its fluid, and in it the cord above L1 and the roots of the cauda equina below."""
     size, depth = subject.size, body.at(subject.depth_P, place)
     # The sac ends behind S2.
     radius = 7.6 * size * (0.3 + 0.7 * jnp.clip(place.rise / 2.2, 0, 1))
     end = 12.0 * (0.7 - place.rise)
     behind = place.back - depth - radius - 0.6 * size
-    canal = _ball((place.across, radius * 1.55), (behind - 1.0 * size, radius * 1.3))
-    sac = jnp.maximum(_ball((place.across, radius * 1.2), (behind, radius)), end)
+    canal = body.ball((place.across, radius * 1.55), (behind - 1.0 * size, radius * 1.3))
+    sac = jnp.maximum(body.ball((place.across, radius * 1.2), (behind, radius)), end)
     canvas = _over(canvas, _inside(canal), _FAT)
     canvas = _over(canvas, _inside(sac - 0.8), _LIGAMENT)
-    canvas = _over(canvas, _inside(sac), (subject.fluid + 0.0 * sac, 0.02))
+    canvas = _over(canvas, _inside(sac), (subject.fluid, 0.02))
     conus = jnp.clip((place.rise - 6.0) / 1.5, 0.05, 1.0)
-    cord = _ball((place.across, 4.8 * size * conus), (behind, 3.6 * size * conus))
+    cord = body.ball((place.across, 4.8 * size * conus), (behind, 3.6 * size * conus))
     canvas = _over(canvas, _inside(cord), _CORD)
     roots = _inside(
-        jnp.maximum(_ball((place.across, radius * 0.9), (behind - 0.45 * radius, radius * 0.5)), 0.9 - texture.streak)
+        jnp.maximum(
+            body.ball((place.across, radius * 0.9), (behind - 0.45 * radius, radius * 0.5)), 0.9 - texture.streak
+        )
     )
     return _over(canvas, 0.55 * roots, _CORD)
 
 
-def _marrow(subject, texture):
+def _marrow(subject: Anatomy, texture: _Textures) -> _Canvas:
     signal = subject.marrow * (1 + 0.06 * texture.grain)
-    share = subject.marrow_fat + 0.03 * texture.mesentery
+    share = subject.marrow_fat + 0.03 * texture.mottle
     return signal * (1 - share), signal * share
 
 
-def _column(subject, texture, place: Place, canvas):
+def _column(subject: Anatomy, texture: _Textures, place: Place, canvas: _Canvas) -> tuple[_Canvas, jax.Array]:
     """Vertebral bodies and discs: the canvas, and the label of the discs."""
-    size, near = subject.size, place.nearest
+    size, near, across = subject.size, place.nearest, place.across
     depth, width = body.at(subject.depth_P, place), body.at(subject.width_P, place)
     sacrum = place.rise < body.LOWEST_DISC
-    # The posterior wall is hollow; a body has a waist halfway between its endplates.
-    hollow = 2.6 * size * jnp.exp(-((place.across / (0.55 * width)) ** 2)) * (place.back > 0)
-    share = place.rise - jnp.floor(place.rise)
-    waist = 1 - 0.09 * (1 - (2 * share - 1) ** 2) * ~sacrum
-    ring = ((jnp.abs(place.across) / width) ** 2.4 + (jnp.abs(place.back + hollow) / depth) ** 2.4) ** (1 / 2.4)
-    bulge = 1.03 + 0.05 * subject.wear_P[near]
+    # The posterior wall is hollow.
+    back = place.back + 2.6 * size * jnp.exp(-((across / (0.55 * width)) ** 2)) * (place.back > 0)
+    ring = body.ring(across, back, width, depth)
     half = body.half_height(subject, place, ring)
     plate = half - jnp.abs(place.beyond)  # positive inside the disc's space
-    # Within the sacrum discs are remnants, which do not reach its flanks.
-    plate = jnp.where((near < body.LOWEST_DISC) & (jnp.abs(place.across) > 14.0 * size), -9.0, plate)
 
-    ala = jnp.where(sacrum, 34.0 * size, 0.0)
-    flank = jnp.maximum(jnp.abs(place.across) - ala, 0)
-    body_ring = ((flank / (width * waist)) ** 2.4 + (jnp.abs(place.back + hollow) / (depth * waist)) ** 2.4) ** (
-        1 / 2.4
-    )
-    bone = jnp.maximum((body_ring - 1) * depth, plate)
-    canvas = _over(canvas, _inside((body_ring - 1.0) * depth - 1.0), _LIGAMENT)
+    # A body has a waist halfway between its endplates; the sacrum has wings instead, and its discs are remnants.
+    waist = 1 - 0.09 * jnp.sin(jnp.pi * place.rise) ** 2 * ~sacrum
+    flank = jnp.maximum(jnp.abs(across) - jnp.where(sacrum, 34.0 * size, 0.0), 0)
+    wall = body.rim_distance(body.ring(flank, back, width * waist, depth * waist), flank, back)
+    bone = jnp.maximum(wall, jnp.where((near < body.LOWEST_DISC) & (jnp.abs(across) > 14.0 * size), -9.0, plate))
+    canvas = _over(canvas, _inside(wall - 1.0), _LIGAMENT)
     canvas = _over(canvas, _inside(bone), _CORTEX)
     canvas = _over(canvas, _inside(bone + 0.9), _marrow(subject, texture))
     # The basivertebral vein leaves the body halfway up, in fat.
-    vein = _ball((place.across, 5.0 * size), (place.back - depth + hollow, 6.0 * size), (place.along, 2.0 * size))
+    vein = body.ball((across, 5.0 * size), (back - depth, 6.0 * size), (place.along, 2.0 * size))
     canvas = _over(canvas, 0.8 * _inside(jnp.where(sacrum, 9.0, vein)), (0.4, 0.7))
 
-    disc = jnp.maximum((ring - bulge) * depth, -plate)
     wear = subject.wear_P[near]
+    disc = jnp.maximum(body.rim_distance(ring, across, back, 1.03 + 0.05 * wear), -plate)
+    disc = jnp.where((near < body.LOWEST_DISC) & (jnp.abs(across) > 14.0 * size), 9.0, disc)
     nucleus = jnp.exp(-((ring / 0.66) ** 4)) * (1 - 0.15 * jnp.clip(jnp.abs(place.beyond) / half, 0, 1) ** 2)
     signal = 0.70 - 0.12 * wear + (0.32 - 0.34 * wear) * nucleus + 0.015 * texture.grain
-    canvas = _over(canvas, _inside(disc), (signal, 0.03 + 0.0 * signal))
-    label = jnp.clip(near - body.LOWEST_DISC + 1, 0, body.DISCS + 1)
-    label = jnp.where((disc < 0) & (label <= body.DISCS), label, 0)
-    return canvas, label.astype(jnp.uint8)
+    canvas = _over(canvas, _inside(disc), (signal, 0.03))
+    labelled = (near >= body.LOWEST_DISC) & (near < body.LOWEST_DISC + body.DISCS) & (disc < 0)
+    return canvas, jnp.where(labelled, near - body.LOWEST_DISC + 1, 0).astype(jnp.uint8)
 
 
 def write_tree(
@@ -330,24 +291,25 @@ def write_tree(
     """Write synthetic cases as IVDM3Seg lays out its own: OUT/01/01_fat.nii.gz, _inn, _opp, _wat, _Labels.nii.gz.
 
     Consecutive cases (01, 02), (03, 04) ... are two scans of one subject. Case i of a seed is the same whatever
-    `cases` is. Images are int16 with a scale a file in the header, labels a binary uint8 mask, grids oblique; axes run
-    right, inferior, posterior. progress is called with (cases written, cases) after each. A case appears whole or not
-    at all. Raises UsageError where OUT is a file or holds anything, or cases is less than 1.
+    `cases` is. Images are int16 with a scale a file in the header, labels a binary uint8 mask, grids oblique;
+    axes run right, inferior, posterior. progress is called with (cases written, cases) after each. A case
+    appears whole or not at all. Raises UsageError where OUT is a file or holds anything, and for a number of
+    cases or a grid that makes no sense.
     """
     out = Path(out)
-    if cases < 1:
-        raise UsageError(f"phantom: {cases} cases asked for; ask for 1 or more")
+    if cases < 1 or min(shape) < 1 or min(spacing_mm) <= 0:
+        raise UsageError(f"phantom: {cases} cases of {shape} voxels of {spacing_mm} mm; all must be more than 0")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out}: already exists and is not an empty folder; name a new folder, or remove it first")
+        raise UsageError(f"{out}: exists and is not an empty folder; name a new folder, or remove this one first")
     out.mkdir(parents=True, exist_ok=True)
     for index in range(cases):
         name = f"{index + 1:02d}"
         images, affine = _case(seed, index, shape, spacing_mm)
-        folder = Path(tempfile.mkdtemp(prefix=f".partial-{name}-", dir=out))
+        folder = out / f".partial-{name}"
+        folder.mkdir()
         try:
             for channel, image in images.items():
                 (folder / f"{name}_{channel}.nii.gz").write_bytes(_nifti_gz(image, affine, channel == "Labels"))
-            folder.chmod(0o755)
             folder.rename(out / name)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -355,7 +317,9 @@ def write_tree(
             progress(index + 1, cases)
 
 
-def _case(seed: int, index: int, shape, spacing_mm) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def _case(
+    seed: int, index: int, shape: tuple[int, int, int], spacing_mm: tuple[float, float, float]
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Images of case `index` by name, and their affine (4, 4)."""
     subjects, scans = jax.random.split(jax.random.key(seed))
     key_pose, key_scan, key_scanner, key_affine = jax.random.split(jax.random.fold_in(scans, index), 4)
@@ -377,7 +341,7 @@ def sample_scanner(key: jax.Array, spacing_mm: tuple[float, float, float] = SPAC
     return dixon.Scanner(spacing_mm, r2star, noise, coil, reach, bias, ghost=ghost)
 
 
-def _affine(key: jax.Array, shape, spacing_mm) -> np.ndarray:
+def _affine(key: jax.Array, shape: tuple[int, int, int], spacing_mm: tuple[float, float, float]) -> np.ndarray:
     """Oblique affine (4, 4) to RAS+ mm of a grid whose axes run right, inferior, posterior."""
     tilt, lean, twist = np.deg2rad(np.asarray(jax.random.uniform(key, (3, 1), minval=1.0, maxval=6.0)))
     turn = np.asarray(body.rotations(tilt, lean, twist)[0], np.float64)

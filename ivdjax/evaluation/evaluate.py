@@ -104,6 +104,7 @@ def evaluate(
     references: Path,
     out: Path,
     *,
+    cases: Collection[str] | None = None,
     subjects: Mapping[str, str] | None = None,
     label_grid: str = "refuse",
     progress: Callable[[int, int], None] | None = None,
@@ -118,6 +119,7 @@ def evaluate(
       references: a tree of cases in any layout of `data.dataset`, a flat folder of masks `<case>.nii[.gz]`, or one
         file. A predicted file is scored against the reference file, or against the case of its name alone.
       out: folder to write to; made if need be.
+      cases: names of the reference cases to score; None scores them all.
       subjects: the subject of each case. Scans of one subject are alike, so the intervals then resample subjects.
       label_grid: for a reference that lies elsewhere than its prediction: "refuse" it, trust its "voxels" and ignore
         its header, or resample it by its "header" (as `data.dataset.load`).
@@ -129,6 +131,10 @@ def evaluate(
       UsageError: `subjects` lacks a case.
     """
     pairs, warnings = _pair(Path(predictions), Path(references))
+    if cases is not None:
+        if unknown := [case for case in cases if case not in pairs]:
+            raise UsageError(f"{references}: has no case {', '.join(unknown)}; it has {_few(pairs)}")
+        pairs = {case: paths for case, paths in pairs.items() if case in cases}
     if subjects is not None and (absent := [case for case in pairs if case not in subjects]):
         raise UsageError(f"no subject is given for case {', '.join(absent)}; name one for every case")
     scores = []

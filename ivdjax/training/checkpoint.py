@@ -23,7 +23,9 @@ class Checkpoints:
         keep = preservation_policy.AnyPreservationPolicy(
             [
                 preservation_policy.LatestN(1),
-                preservation_policy.BestN(get_metric_fn=lambda m: m[SCORE], n=1, keep_checkpoints_without_metrics=False),
+                preservation_policy.BestN(
+                    get_metric_fn=lambda m: m[SCORE], n=1, keep_checkpoints_without_metrics=False
+                ),
             ]
         )
         options = ocp.CheckpointManagerOptions(
@@ -50,9 +52,7 @@ class Checkpoints:
 
     def save(self, step: int, state: Any, iterator: grain.DatasetIterator, score: float | None) -> None:
         """Save in the background; the state may be donated right after, since it is copied first."""
-        items = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), data=grain.checkpoint.CheckpointSave(iterator)
-        )
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state), data=grain.checkpoint.CheckpointSave(iterator))
         self._manager.save(step, args=items, metrics=None if score is None else {SCORE: score})
 
     def restore(self, step: int, like: Any, iterator: grain.DatasetIterator | None = None) -> Any:

@@ -52,12 +52,14 @@ def test_agrees_with_surface_distance(spacing_mm):
     assert dice(prediction, reference) == pytest.approx(published.compute_dice_coefficient(reference, prediction))
 
 
-def test_concentric_balls_lie_their_radii_apart():
-    spacing_mm, shape, center = (2.0, 1.25, 1.25), (36, 64, 64), (18, 32, 32)
-    inner, outer = (ball(shape, center, radius, spacing_mm) for radius in (22.0, 28.0))
+@pytest.mark.parametrize("spacing_mm", [(2.0, 1.25, 1.25), (1.0, 1.0, 1.0)])
+def test_concentric_balls_lie_their_radii_apart(spacing_mm):
+    shape = tuple(round(62 / s) for s in spacing_mm)
+    inner, outer = (ball(shape, np.array(shape) // 2, radius_mm, spacing_mm) for radius_mm in (22.0, 28.0))
     scores = surface_scores(outer, inner, spacing_mm)
-    assert scores.asd_mm == pytest.approx(6.0, abs=0.35)
-    assert scores.hd95_mm == pytest.approx(6.0, abs=1.25)
+    # Elements lie on both sides of a curved surface, and a distance is taken to the nearer: short by half a voxel.
+    assert 6.0 - 0.6 * max(spacing_mm) < scores.asd_mm < 6.0
+    assert scores.hd95_mm == pytest.approx(6.0, abs=0.5 * max(spacing_mm))
     assert scores.nsd_1mm == 0.0
     assert dice(outer, inner) == pytest.approx(2 * 22**3 / (22**3 + 28**3), abs=0.005)
 
@@ -66,8 +68,8 @@ def test_a_box_that_shifts_moves_only_the_faces_across_the_shift():
     prediction, reference = np.zeros((2, 30, 30, 30), bool)
     reference[5:25, 5:25, 5:25], prediction[5:25, 5:25, 8:28] = True, True
     scores = surface_scores(prediction, reference, (1, 1, 1))
-    # Of six equal faces one lies 3 mm away, one 3 mm inside (nearest is a side face, at most as far), four 0 to 3 mm.
-    assert 3 / 6 < scores.asd_mm < 2 * 3 / 6 + 4 * (3 / 20) * 3 / 6
+    # Of six equal faces two move by 3 mm along their normal and four slide in their own plane.
+    assert 3.0 * 2 / 6 - 0.2 < scores.asd_mm < 3.0 * 2 / 6 + 0.2
     assert scores.hd95_mm == 3.0
     assert dice(prediction, reference) == pytest.approx(17 / 20)
 
@@ -113,7 +115,7 @@ def two_masks(draw):
     masks = rng.random((2, 5, 6, 7)) < draw(st.floats(0.02, 0.6))
     masks[:, 2, 3, 3] = True
     spacing_mm = tuple(draw(st.sampled_from([0.5, 0.94, 1.0, 1.25, 2.0, 3.7])) for _ in range(3))
-    return *masks, spacing_mm
+    return masks[0], masks[1], spacing_mm
 
 
 def values(scores):
@@ -138,7 +140,8 @@ def test_moving_or_turning_the_volume_changes_nothing(drawn, moved, axes):
     padding = [(n, 3 - n) for n in moved]
     assert surface_scores(np.pad(a, padding), np.pad(b, padding), spacing_mm) == before
     turned = surface_scores(a.transpose(axes), b.transpose(axes), tuple(spacing_mm[i] for i in axes))
-    assert (turned.asd_mm, turned.nsd_1mm) == pytest.approx((before.asd_mm, before.nsd_1mm), rel=0.15, abs=0.15)
+    # Not HD95: where exactly 95 % of the area is reached, the last bit of a sum decides for one element or the next.
+    assert (turned.asd_mm, turned.nsd_1mm) == pytest.approx((before.asd_mm, before.nsd_1mm))
 
 
 @settings(max_examples=20, deadline=None)

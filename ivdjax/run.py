@@ -1,0 +1,198 @@
+"""run(experiment): data -> cache -> train -> predict -> evaluate -> report. A finished step is not done twice.
+
+What is in the run's folder says what is done: a checkpoint of the last step, a mask a held-out case, the report.
+"""
+
+import logging
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+
+import jax
+from flax import linen as nn
+from rich.console import Console
+from rich.progress import Progress, track
+
+from ivdjax import config, files, models
+from ivdjax.config import Experiment
+from ivdjax.data import cache, dataset, nifti, phantom, splits
+from ivdjax.data.dataset import Case
+from ivdjax.errors import DataError, UsageError
+from ivdjax.evaluation import evaluate, report
+from ivdjax.inference import predict
+from ivdjax.training import loop
+from ivdjax.training.checkpoint import Checkpoints
+
+logger = logging.getLogger("ivdjax")
+_PACKAGES = ("ivdjax", "jax", "flax", "optax", "grain", "orbax-checkpoint", "nibabel", "numpy", "surface-distance")
+
+
+def run(experiment: Experiment) -> None:
+    """Do what is not yet done of an experiment, and say where the report is.
+
+    Raises:
+        UsageError: the run's folder is of another experiment, or settings do not fit the data.
+        DataError: a file cannot be used.
+    """
+    folder, console = experiment.folder, Console()
+    _claim(folder, experiment)
+    finished = folder / "report.html"
+    if finished.exists():
+        console.print(f"Finished already: [bold]{finished}[/] (scores in {folder / 'scores.json'}).", soft_wrap=True)
+        return
+    data = experiment.data
+    root = data.root if data.root is not None else _draw_phantom(folder / "phantom", experiment)
+    cases = dataset.assign_subjects(dataset.discover(root, data.channels), data.subjects, data.subject_table)
+    parts = splits.split(cases, data)
+    console.print(
+        f"{len(parts.train)} cases to learn from, {len(parts.held_out)} held out: "
+        f"{', '.join(case.name for case in parts.held_out)}",
+        soft_wrap=True,
+    )
+    everything = [*parts.train, *parts.held_out]
+    made = cache.build(everything, data, data.cache if data.cache is not None else folder / "cache")
+    cached = list(track(made, "reading ", total=len(everything), console=Console(stderr=True), transient=True))
+    loop.train(experiment, cached[: len(parts.train)], cached[len(parts.train) :], folder)
+
+    trained = load(folder)
+    predictions = folder / "predictions"
+    for case in track(parts.held_out, "predicting", console=Console(stderr=True), transient=True):
+        out = predictions / f"{case.name}.nii.gz"
+        if not out.exists():
+            trained.predict(case, out)
+    summary = evaluate.evaluate(
+        predictions,
+        root,
+        folder,
+        cases=[case.name for case in parts.held_out],
+        subjects={case.name: case.subject for case in cases},
+        label_grid=data.label_grid,
+    )
+    for line in summary.warnings:
+        logger.warning(line)
+    _report(experiment, parts.held_out, folder)
+    dice = summary.estimates["dice"].mean
+    console.print(
+        f"Discs found {summary.discs_found} of {summary.discs}, mean Dice a disc {dice:.3f}, volume Dice "
+        f"{summary.estimates['volume_dice'].mean:.3f}. Look at [bold]{finished}[/].",
+        soft_wrap=True,
+    )
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network and what it must know of its data."""
+
+    experiment: Experiment
+    params: dict
+
+    def predict(self, case: Case, out: Path) -> None:
+        """Segment a case and write the mask to `out` on the grid of the case's first image.
+
+        Raises:
+            DataError: an image cannot be read.
+        """
+        image_ZxHxWxC, _, _, _ = dataset.load(replace(case, label=None))
+        data = self.experiment.data
+        normalised_ZxHxWxC = cache.normalise(image_ZxHxWxC, data.clip_percentiles)
+        chances_ZxHxWxN = predict.probability(
+            self.experiment.model, self.params, normalised_ZxHxWxC, data.slices, self.experiment.predict
+        )
+        nifti.write_mask(predict.mask(chances_ZxHxWxN), case.images[0], out)
+
+
+def load(folder: Path, checkpoint: str | None = None) -> Trained:
+    """Read a run's experiment and its weights (their running mean), `last` or `best` or as the experiment says.
+
+    Raises:
+        DataError: the folder is not that of a run, or it has no checkpoint.
+    """
+    experiment = read_experiment(folder)
+    if not (folder / "checkpoints").is_dir():
+        raise DataError(f"{folder}: has no checkpoints; train the run first")
+    checkpoints = Checkpoints(folder / "checkpoints", read_only=True)
+    wanted = checkpoint if checkpoint is not None else experiment.predict.checkpoint
+    step = checkpoints.best if wanted == "best" else checkpoints.latest
+    if step is None:
+        raise DataError(f"{folder / 'checkpoints'}: no checkpoint yet; train the run further")
+    state = checkpoints.restore(step, jax.jit(lambda: loop.initial_state(experiment))())
+    return Trained(experiment, state.mean_params)
+
+
+def read_experiment(folder: Path) -> Experiment:
+    """Read the experiment of a run's folder from its `config.json`.
+
+    Raises:
+        DataError: the file is missing, damaged or of another version.
+    """
+    path = folder / "config.json"
+    fields = dict(config.read_json(path).get("experiment", {}))
+    network = dict(fields.get("model", {}))
+    kind = getattr(models, str(network.pop("network", "")), None)
+    if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+        raise DataError(f"{path}: names no network of ivdjax.models; was it written by another version of ivdjax?")
+    fields["model"] = config.from_dict(kind, network, f"{path}: model")
+    return config.from_dict(Experiment, fields, str(path))
+
+
+def _claim(folder: Path, experiment: Experiment) -> None:
+    """Make the run's folder this experiment's, or refuse it if it is another's."""
+    path, wanted = folder / "config.json", config.to_dict(experiment)
+    # Where the run lies is not part of what it is: a folder may be moved and then resumed.
+    wanted["run_dir"] = None
+    if not path.exists():
+        if folder.is_dir() and any(folder.iterdir()):
+            raise UsageError(f"{folder}: is neither empty nor a run's folder; choose another with --run-dir")
+        versions = {name: metadata.version(name) for name in _PACKAGES}
+        machine = {
+            "python": platform.python_version(),
+            "system": platform.platform(),
+            "cores": os.cpu_count(),
+            "devices": [f"{device.platform} {device.device_kind}" for device in jax.devices()],
+        }
+        files.write_json(path, {"experiment": wanted, "versions": versions, "machine": machine, "command": sys.argv})
+        return
+    changed = config.differences(config.read_json(path).get("experiment"), wanted)
+    if changed:
+        raise UsageError(
+            f"{folder}: holds a run with other settings ({'; '.join(changed)}); choose another folder with --run-dir"
+        )
+
+
+def _draw_phantom(folder: Path, experiment: Experiment) -> Path:
+    """Draw the phantom's cases, once; a tree that a killed run left half drawn is drawn again."""
+    if not folder.exists():
+        size = experiment.data.phantom
+        partial = folder.with_name(f".partial-{folder.name}")
+        shutil.rmtree(partial, ignore_errors=True)
+        with Progress(console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("drawing phantoms", total=size.cases)
+            phantom.write_tree(
+                partial,
+                cases=size.cases,
+                seed=size.seed,
+                shape=size.shape,
+                spacing_mm=size.spacing_mm,
+                progress=lambda done, _: bar.update(task, completed=done),
+            )
+        partial.rename(folder)
+    return folder
+
+
+def _report(experiment: Experiment, held_out: Sequence[Case], folder: Path) -> None:
+    """Write the report of a run whose cases are predicted and scored."""
+    pages = []
+    for case in held_out:
+        image_ZxHxWxC, label_ZxHxW, spacing_mm, _ = dataset.load(case, label_grid=experiment.data.label_grid)
+        prediction = nifti.read_label(folder / "predictions" / f"{case.name}.nii.gz")
+        pages.append(report.ReportCase(case.name, image_ZxHxWxC[..., -1], spacing_mm, label_ZxHxW, prediction.array))
+    if experiment.data.root is None:
+        caption = "Cases of a digital phantom, not of patients: these figures say nothing about real images."
+    else:
+        caption = f"Held-out cases of {experiment.data.root.name}, channels {', '.join(experiment.data.channels)}."
+    report.write_report(folder, pages, caption)

@@ -1,0 +1,31 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ivdjax.data.cache import CachedCase
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """Folder of real MR images, named by IVDJAX_REAL_DATA; tests that need it skip without."""
+    if "IVDJAX_REAL_DATA" not in os.environ:
+        pytest.skip("IVDJAX_REAL_DATA does not name a folder of real images")
+    return Path(os.environ["IVDJAX_REAL_DATA"])
+
+
+def made_case(seed: int, shape=(5, 40, 36), channels=1) -> CachedCase:
+    """A case of noise in which bright boxes are the discs; its slices differ in size from case to case."""
+    rng = np.random.default_rng(seed)
+    Z, H, W = shape
+    label_ZxHxW = np.zeros((Z, H + seed % 3, W), np.uint8)
+    for top in range(5, H - 5, 12):
+        label_ZxHxW[1:-1, top : top + 5, 10:22] = 1
+    image_ZxHxWxC = rng.normal(0, 0.5, (*label_ZxHxW.shape, channels)) + 2.0 * label_ZxHxW[..., None]
+    return CachedCase(f"{seed:02d}", image_ZxHxWxC.astype(np.float16), label_ZxHxW, (2.0, 1.25, 1.25))
+
+
+@pytest.fixture
+def made_cases():
+    return [made_case(seed) for seed in range(3)]

@@ -1,0 +1,231 @@
+"""From trees of masks to scores.csv and scores.json: layouts, what is missing or wrong, means and intervals."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from ivdjax.errors import DataError, UsageError
+from ivdjax.evaluation.challenge import CaseScores, DiscScore
+from ivdjax.evaluation.evaluate import evaluate, summarise, to_json
+
+HEADER = "case,disc,found,dice,asd_mm,center_mm,hd95_mm,nsd_1mm,reference_mm3,predicted_mm3"
+SHAPE = (12, 64, 48)
+DIAGONAL_MM = float(np.linalg.norm(np.multiply(SHAPE, (2.0, 1.25, 1.25))))
+
+
+def affine(origin_mm=(0.0, 0.0, 0.0)):
+    """Axes right, inferior, posterior, turned by 10 degrees as a scanner's oblique grid is."""
+    c, s = np.cos(np.pi / 18), np.sin(np.pi / 18)
+    turn = np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
+    axes = turn @ np.array([[2.0, 0, 0], [0, 0, -1.25], [0, -1.25, 0]])
+    return np.block([[axes, np.reshape(origin_mm, (3, 1))], [np.zeros((1, 3)), 1.0]])
+
+
+def spine(discs=(0, 1, 2)):
+    mask = np.zeros(SHAPE, np.uint8)
+    for k in discs:
+        mask[2:10, 50 - 20 * k : 56 - 20 * k, 10:30] = 1
+    return mask
+
+
+def save(path, mask, grid=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.Nifti1Image(mask, affine() if grid is None else grid).to_filename(path)
+    return path
+
+
+@pytest.fixture
+def references(tmp_path):
+    """Two cases in the layout of the challenge, images and all."""
+    for case in ("01", "02"):
+        save(tmp_path / f"references/{case}/{case}_fat.nii", np.ones(SHAPE, np.int16))
+        save(tmp_path / f"references/{case}/{case}_Labels.nii", spine())
+    return tmp_path / "references"
+
+
+@pytest.fixture
+def predictions(tmp_path):
+    """A perfect one, and one without the lowest disc."""
+    save(tmp_path / "predictions/01.nii.gz", spine())
+    save(tmp_path / "predictions/02.nii.gz", spine([1, 2]))
+    return tmp_path / "predictions"
+
+
+def rows(out):
+    with (out / "scores.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_scores_of_a_tree(tmp_path, predictions, references):
+    ticks = []
+    summary = evaluate(predictions, references, tmp_path / "out", progress=lambda *tick: ticks.append(tick))
+    assert (tmp_path / "out/scores.csv").read_text().splitlines()[0] == HEADER
+    table = rows(tmp_path / "out")
+    assert [(row["case"], row["disc"], row["found"]) for row in table] == [
+        ("01", "1", "1"), ("01", "2", "1"), ("01", "3", "1"), ("02", "1", "0"), ("02", "2", "1"), ("02", "3", "1"),
+    ]  # fmt: skip
+    assert [float(row["dice"]) for row in table] == [1, 1, 1, 0, 1, 1]
+    assert float(table[3]["asd_mm"]) == float(table[3]["center_mm"]) == pytest.approx(DIAGONAL_MM, abs=1e-5)
+    assert float(table[0]["reference_mm3"]) == pytest.approx(8 * 6 * 20 * 2 * 1.25 * 1.25)
+    scores = json.loads((tmp_path / "out/scores.json").read_text())
+    assert scores["dice"]["mean"] == pytest.approx((1 + 2 / 3) / 2)
+    assert scores["dice"]["std"] == pytest.approx(np.std([1, 2 / 3], ddof=1))
+    assert (scores["dice"]["low"], scores["dice"]["high"]) == pytest.approx((2 / 3, 1))
+    assert scores["asd_mm"]["mean"] == pytest.approx(DIAGONAL_MM / 6)
+    assert scores["center_mm"]["mean"] == pytest.approx(DIAGONAL_MM / 6)
+    assert scores["volume_dice"]["mean"] == pytest.approx((1 + 4 / 5) / 2)
+    assert (scores["discs"], scores["discs_found"], scores["false_discs"]) == (6, 5, 0)
+    assert scores["found_discs_only"]["dice"] == 1.0
+    assert [case["discs_found"] for case in scores["cases"]] == [3, 2]
+    assert scores["warnings"] == []
+    assert (summary.discs, summary.discs_found, summary.false_discs, summary.warnings) == (6, 5, 0, ())
+    assert ticks == [(1, 2), (2, 2)]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["scores.csv", "scores.json"]
+
+
+@pytest.mark.parametrize("name", ["{}.nii", "{}_Labels.nii.gz", "deep/er/{}.nii.gz"])
+def test_names_of_predictions(tmp_path, references, name):
+    for case in ("01", "02"):
+        save(tmp_path / "other" / name.format(case), spine())
+    assert evaluate(tmp_path / "other", references, tmp_path / "out").estimates["dice"].mean == 1.0
+
+
+def test_flat_folders_and_single_files(tmp_path, predictions):
+    for case in ("01", "02"):
+        save(tmp_path / f"flat/{case}.nii.gz", spine())
+    folders = evaluate(predictions, tmp_path / "flat", tmp_path / "out")
+    assert [case.case for case in folders.cases] == ["01", "02"]
+    files = evaluate(predictions / "02.nii.gz", tmp_path / "flat/01.nii.gz", tmp_path / "out")
+    assert [(case.case, sum(d.found for d in case.discs)) for case in files.cases] == [("01", 2)]
+    one = evaluate(predictions / "02.nii.gz", tmp_path / "flat", tmp_path / "out")
+    assert [case.case for case in one.cases] == ["02"]
+
+
+def test_a_missing_and_an_empty_prediction_score_the_penalty_and_are_told(tmp_path, predictions, references):
+    save(references / "03/03_Labels.nii", spine())
+    save(predictions / "02.nii.gz", np.zeros(SHAPE, np.uint8))
+    summary = evaluate(predictions, references, tmp_path / "out")
+    table = rows(tmp_path / "out")
+    assert len(table) == 9
+    for row in table[3:]:
+        assert (row["found"], float(row["dice"])) == ("0", 0.0)
+        assert float(row["asd_mm"]) == pytest.approx(DIAGONAL_MM, abs=1e-5)
+    empty, missing = summary.warnings
+    assert "02.nii.gz: empty" in empty
+    assert "03: no prediction for" in missing
+    assert json.loads((tmp_path / "out/scores.json").read_text())["warnings"] == [empty, missing]
+
+
+def test_a_prediction_too_many_is_told(tmp_path, predictions, references):
+    save(predictions / "99.nii.gz", spine())
+    summary = evaluate(predictions, references, tmp_path / "out")
+    assert len(summary.cases) == 2
+    assert summary.warnings[0].endswith("for want of a reference: 99")
+
+
+def test_axes_may_be_stored_otherwise(tmp_path, references):
+    for case in ("01", "02"):
+        image = nib.as_closest_canonical(nib.Nifti1Image(spine(), affine()))
+        (tmp_path / "turned").mkdir(exist_ok=True)
+        image.to_filename(tmp_path / f"turned/{case}.nii.gz")
+    assert nib.aff2axcodes(image.affine) != ("R", "I", "P")
+    assert evaluate(tmp_path / "turned", references, tmp_path / "out").estimates["dice"].mean == 1.0
+
+
+@pytest.mark.parametrize(
+    ("mask", "grid", "fault"),
+    [
+        (np.zeros((12, 64, 50), np.uint8), affine(), "another shape"),
+        (spine(), affine((0, 0, 10.8)), "10.8 mm"),
+    ],
+)
+def test_another_grid_is_one_line_that_names_both_files(tmp_path, predictions, references, mask, grid, fault):
+    save(predictions / "02.nii.gz", mask, grid)
+    with pytest.raises(DataError) as caught:
+        evaluate(predictions, references, tmp_path / "out")
+    line = str(caught.value)
+    assert fault in line
+    assert str(predictions / "02.nii.gz") in line
+    assert str(references / "02/02_Labels.nii") in line
+    assert "\n" not in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_reference_whose_header_is_wrong_can_be_scored_by_its_voxels(tmp_path, predictions, references):
+    save(references / "01/01_Labels.nii", spine(), affine((0, 0, 10.8)))
+    summary = evaluate(predictions, references, tmp_path / "out", label_grid="voxels")
+    assert summary.cases[0].volume_dice == 1.0
+    summary = evaluate(predictions, references, tmp_path / "out", label_grid="header")
+    assert summary.cases[0].volume_dice < 0.5
+
+
+@pytest.mark.parametrize(
+    ("break_it", "words"),
+    [
+        (lambda p, r: save(r / "02/02_Labels.nii", np.zeros(SHAPE, np.uint8)), "no disc"),
+        (lambda p, r: save(p / "02_Labels.nii.gz", spine()), "twice"),
+        (lambda p, r: [file.unlink() for file in p.iterdir()], "no masks"),
+        (lambda p, r: [file.rename(p / f"x{file.name}") for file in p.iterdir()], "none of its masks"),
+        (lambda p, r: (p / "02.nii.gz").write_bytes(b"no"), "02.nii.gz"),
+        (lambda p, r: save(p / "02.nii.gz", spine().astype(np.float32) / 2), "integers"),
+        (lambda p, r: save(p / "02.nii.gz", spine() * np.arange(201, 249, dtype=np.uint8)), "number the discs alike"),
+        (lambda p, r: [file.unlink() for file in r.rglob("*_Labels.nii")], "no masks"),
+    ],
+)
+def test_what_cannot_be_scored_is_one_line(tmp_path, predictions, references, break_it, words):
+    break_it(predictions, references)
+    with pytest.raises(DataError, match=words) as caught:
+        evaluate(predictions, references, tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_paths_that_do_not_exist(tmp_path, predictions):
+    with pytest.raises(DataError, match="nowhere"):
+        evaluate(predictions, tmp_path / "nowhere", tmp_path / "out")
+    with pytest.raises(DataError, match="nowhere"):
+        evaluate(tmp_path / "nowhere", predictions, tmp_path / "out")
+    with pytest.raises(DataError, match=r"01\.nii\.gz: cannot be written"):
+        evaluate(predictions, predictions, predictions / "01.nii.gz")
+
+
+def case_scores(case, dice):
+    disc = DiscScore(case, 1, True, dice, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+    return CaseScores(case, (disc,), dice, 0)
+
+
+def test_intervals_resample_subjects_where_they_are_known(tmp_path, predictions, references):
+    scores = [case_scores(f"{i:02d}", d) for i, d in enumerate([0.8, 0.8, 0.9, 0.9, 0.85, 0.85, 0.7, 0.7], start=1)]
+    subjects = {case.case: f"s{(int(case.case) - 1) // 2}" for case in scores}
+    by_case, by_subject = summarise(scores), summarise(scores, subjects)
+    one, two = by_case.estimates["dice"], by_subject.estimates["dice"]
+    assert one.mean == two.mean == pytest.approx(0.8125)
+    assert one.low < 0.8125 < one.high
+    # Twins bring nothing new: four subjects are less sure than eight cases.
+    assert two.high - two.low > 1.2 * (one.high - one.low)
+    assert to_json(by_subject)["interval"]["resampled"] == "subjects"
+    assert to_json(by_subject)["cases"][2]["subject"] == "s1"
+    with pytest.raises(UsageError, match="02"):
+        evaluate(predictions, references, tmp_path / "out", subjects={"01": "a"})
+
+
+def test_the_interval_is_that_of_the_mean_of_a_large_sample():
+    values = np.random.default_rng(1).normal(0.9, 0.02, 200)
+    estimate = summarise([case_scores(f"{i}", float(v)) for i, v in enumerate(values)]).estimates["dice"]
+    half = 1.96 * values.std(ddof=1) / np.sqrt(200)
+    assert (estimate.low, estimate.high) == pytest.approx((values.mean() - half, values.mean() + half), abs=half / 10)
+
+
+def test_one_case_says_nothing_of_the_spread():
+    estimate = summarise([case_scores("01", 0.9)]).estimates["dice"]
+    assert (estimate.mean, estimate.std, estimate.low, estimate.high) == (0.9, None, None, None)
+
+
+def test_scoring_does_not_load_jax():
+    code = "import ivdjax.evaluation.evaluate, ivdjax.evaluation.report, sys; print('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
