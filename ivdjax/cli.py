@@ -107,12 +107,14 @@ class EvaluateVerb:
     """Tree of cases, folder of masks, or one mask."""
     out: Path = Path("scores")
     """Folder for the scores."""
+    label_grid: Literal["refuse", "voxels", "header"] = "refuse"
+    """A reference whose header disagrees with its prediction: refuse it, trust its voxels, or resample it by its header."""
 
     def __call__(self) -> int:
         """Do it and return the exit code."""
         from ivdjax.evaluation import evaluate
 
-        summary = evaluate.evaluate(self.predictions, self.references, self.out)
+        summary = evaluate.evaluate(self.predictions, self.references, self.out, label_grid=self.label_grid)
         for line in summary.warnings:
             print(line, file=sys.stderr)
         for name, value in summary.estimates.items():

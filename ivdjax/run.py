@@ -4,13 +4,9 @@ What is in the run's folder says what is done: a checkpoint of the last step, a 
 """
 
 import logging
-import os
-import platform
 import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
 
 import jax
@@ -27,9 +23,9 @@ from ivdjax.evaluation import evaluate, report
 from ivdjax.inference import predict
 from ivdjax.training import loop
 from ivdjax.training.checkpoint import Checkpoints
+from ivdjax.training.state import State
 
 logger = logging.getLogger("ivdjax")
-_PACKAGES = ("ivdjax", "jax", "flax", "optax", "grain", "orbax-checkpoint", "nibabel", "numpy", "surface-distance")
 
 
 def run(experiment: Experiment) -> None:
@@ -89,7 +85,7 @@ class Trained:
     """A trained network and what it must know of its data."""
 
     experiment: Experiment
-    params: dict
+    state: State
 
     def predict(self, case: Case, out: Path) -> None:
         """Segment a case and write the mask to `out` on the grid of the case's first image.
@@ -101,13 +97,13 @@ class Trained:
         data = self.experiment.data
         normalised_ZxHxWxC = cache.normalise(image_ZxHxWxC, data.clip_percentiles)
         chances_ZxHxWxN = predict.probability(
-            self.experiment.model, self.params, normalised_ZxHxWxC, data.slices, self.experiment.predict
+            self.experiment.model, self.state.mean_params, normalised_ZxHxWxC, data.slices, self.experiment.predict
         )
         nifti.write_mask(predict.mask(chances_ZxHxWxN), case.images[0], out)
 
 
 def load(folder: Path, checkpoint: str | None = None) -> Trained:
-    """Read a run's experiment and its weights (their running mean), `last` or `best` or as the experiment says.
+    """Read a run's experiment and a checkpoint, `last` or `best` or as the experiment says.
 
     Raises:
         DataError: the folder is not that of a run, or it has no checkpoint.
@@ -121,7 +117,7 @@ def load(folder: Path, checkpoint: str | None = None) -> Trained:
     if step is None:
         raise DataError(f"{folder / 'checkpoints'}: no checkpoint yet; train the run further")
     state = checkpoints.restore(step, jax.jit(lambda: loop.initial_state(experiment))())
-    return Trained(experiment, state.mean_params)
+    return Trained(experiment, state)
 
 
 def read_experiment(folder: Path) -> Experiment:
@@ -131,8 +127,9 @@ def read_experiment(folder: Path) -> Experiment:
         DataError: the file is missing, damaged or of another version.
     """
     path = folder / "config.json"
-    fields = dict(config.read_json(path).get("experiment", {}))
-    network = dict(fields.get("model", {}))
+    fields = config.read_json(path)
+    network = fields.get("model")
+    network = dict(network) if isinstance(network, dict) else {}
     kind = getattr(models, str(network.pop("network", "")), None)
     if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
         raise DataError(f"{path}: names no network of ivdjax.models; was it written by another version of ivdjax?")
@@ -148,16 +145,9 @@ def _claim(folder: Path, experiment: Experiment) -> None:
     if not path.exists():
         if folder.is_dir() and any(folder.iterdir()):
             raise UsageError(f"{folder}: is neither empty nor a run's folder; choose another with --run-dir")
-        versions = {name: metadata.version(name) for name in _PACKAGES}
-        machine = {
-            "python": platform.python_version(),
-            "system": platform.platform(),
-            "cores": os.cpu_count(),
-            "devices": [f"{device.platform} {device.device_kind}" for device in jax.devices()],
-        }
-        files.write_json(path, {"experiment": wanted, "versions": versions, "machine": machine, "command": sys.argv})
+        files.write_json(path, wanted)
         return
-    changed = config.differences(config.read_json(path).get("experiment"), wanted)
+    changed = config.differences(config.read_json(path), wanted)
     if changed:
         raise UsageError(
             f"{folder}: holds a run with other settings ({'; '.join(changed)}); choose another folder with --run-dir"
@@ -191,8 +181,7 @@ def _report(experiment: Experiment, held_out: Sequence[Case], folder: Path) -> N
         image_ZxHxWxC, label_ZxHxW, spacing_mm, _ = dataset.load(case, label_grid=experiment.data.label_grid)
         prediction = nifti.read_label(folder / "predictions" / f"{case.name}.nii.gz")
         pages.append(report.ReportCase(case.name, image_ZxHxWxC[..., -1], spacing_mm, label_ZxHxW, prediction.array))
-    if experiment.data.root is None:
-        caption = "Cases of a digital phantom, not of patients: these figures say nothing about real images."
-    else:
-        caption = f"Held-out cases of {experiment.data.root.name}, channels {', '.join(experiment.data.channels)}."
-    report.write_report(folder, pages, caption)
+    root, names = experiment.data.root, ", ".join(case.name for case in held_out)
+    caption = f"Held-out cases {names} of {'the digital phantom' if root is None else root.name}."
+    machine = {"devices": ", ".join(sorted({device.device_kind for device in jax.devices()}))}
+    report.write_report(folder, pages, caption=caption, machine=machine)

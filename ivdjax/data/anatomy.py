@@ -72,16 +72,16 @@ def sample(key: jax.Array) -> Anatomy:
     """Draw a subject. Nothing depends on a grid: the origin is the point a field of view is centred on."""
     keys = iter(jax.random.split(key, 32))
 
-    def normal(mean: float, spread: float, bound: float = 2.0, shape: tuple[int, ...] = ()) -> jax.Array:
-        return mean + spread * jax.random.truncated_normal(next(keys), -bound, bound, shape)
+    def normal(mean: float, spread: float, low: float = -2.0, shape: tuple[int, ...] = ()) -> jax.Array:
+        return mean + spread * jax.random.truncated_normal(next(keys), low, 2.0, shape)
 
     def uniform(low: float, high: float, shape: tuple[int, ...] = ()) -> jax.Array:
         return jax.random.uniform(next(keys), shape, minval=low, maxval=high)
 
-    size = normal(1.0, 0.042, 1.8)
+    size = normal(1.0, 0.042, -1.3)
     # Wear is rare above and common at the two lowest discs.
     wear_P = jnp.clip(uniform(0, 1, (PLANES,)) ** 4 * jnp.linspace(1.15, 0.6, PLANES) + normal(0.05, 0.06), 0, 1)
-    height_P = _DISC_MM * size * normal(1.0, 0.055, 1.8) * normal(1.0, 0.035, shape=(PLANES,)) * (1 - 0.3 * wear_P)
+    height_P = _DISC_MM * size * normal(1.0, 0.055, -1.3) * normal(1.0, 0.035, shape=(PLANES,)) * (1 - 0.25 * wear_P)
     body_P = _BODY_MM * size * normal(1.0, 0.02, shape=(PLANES,))
     tilt_P = jnp.deg2rad(_TILT_DEG + _LORDOSIS_DEG * normal(0, 0.9) + normal(0, 2.0) + normal(0, 1.2, shape=(PLANES,)))
     lean_P = jnp.deg2rad(normal(0, 1.4) * jnp.sin(jnp.linspace(0, np.pi, PLANES) + uniform(0, 6.3)))
@@ -220,7 +220,8 @@ def ring(across: jax.Array, back: jax.Array, width: jax.Array, depth: jax.Array)
 
 def rim_distance(ring_: jax.Array, across: jax.Array, back: jax.Array, at_ring: jax.Array | float = 1.0) -> jax.Array:
     """Signed distance in mm from where `ring` has the value at_ring, along the ray from the axis."""
-    return (1 - at_ring / jnp.maximum(ring_, 0.05)) * jnp.hypot(across, back)
+    # The small terms keep the ratio, which is the radius of the rim, finite on the axis.
+    return (ring_ - at_ring) * (jnp.hypot(across, back) + 0.02) / (ring_ + 0.001)
 
 
 def arch_parts(size: jax.Array, place: Place, arch: Place, back: jax.Array, arch_back: jax.Array) -> list[jax.Array]:

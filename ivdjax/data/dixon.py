@@ -67,6 +67,7 @@ def signals(
         inn, opp = water + fat, jnp.abs(water - fat)
     else:
         ppm, share = (np.array(column) for column in zip(*spectrum, strict=True))
+        share = share / share.sum()  # published shares are rounded
         hertz = ppm * PROTON_MHZ_PER_TESLA * tesla
         inn, opp = (
             jnp.hypot(water + fat * np.sum(share * np.cos(angle)), fat * np.sum(share * np.sin(angle)))

@@ -210,7 +210,7 @@ def _arches(subject: Anatomy, texture: _Textures, place: Place, arch: Place, can
     for part in body.arch_parts(mm, place, arch, back, arch_back):
         bone = part + 0.6 * texture.mottle
         canvas = _over(canvas, _inside(bone), _CORTEX)
-        canvas = _over(canvas, _inside(bone + 1.1), (0.75 * water, 1.1 * fat))
+        canvas = _over(canvas, _inside(bone + 0.7), (0.75 * water, 1.1 * fat))
     # Fluid and cartilage of the joint between the two processes of a facet.
     joint = jnp.abs(back - 16.8 * mm + 0.45 * (side - 15.0 * mm) - 0.25 * place.beyond) - 1.0
     joint = jnp.maximum(joint, body.ball((side - 15.0 * mm, 6.0 * mm), (place.beyond + 1.0, 8.5 * mm)))
@@ -258,11 +258,11 @@ def _column(subject: Anatomy, texture: _Textures, place: Place, canvas: _Canvas)
     plate = half - jnp.abs(place.beyond)  # positive inside the disc's space
 
     # A body has a waist halfway between its endplates; the sacrum has wings instead, and its discs are remnants.
-    waist = 1 - 0.09 * jnp.sin(jnp.pi * place.rise) ** 2 * ~sacrum
+    waist = 1 - 0.07 * jnp.sin(jnp.pi * place.rise) ** 2 * ~sacrum
     flank = jnp.maximum(jnp.abs(across) - jnp.where(sacrum, 34.0 * size, 0.0), 0)
     wall = body.rim_distance(body.ring(flank, back, width * waist, depth * waist), flank, back)
     bone = jnp.maximum(wall, jnp.where((near < body.LOWEST_DISC) & (jnp.abs(across) > 14.0 * size), -9.0, plate))
-    canvas = _over(canvas, _inside(wall - 1.0), _LIGAMENT)
+    canvas = _over(canvas, 0.6 * _inside(wall - 1.0), _LIGAMENT)
     canvas = _over(canvas, _inside(bone), _CORTEX)
     canvas = _over(canvas, _inside(bone + 0.9), _marrow(subject, texture))
     # The basivertebral vein leaves the body halfway up, in fat.

@@ -82,7 +82,7 @@ def _frame(inside_HxW: np.ndarray, spacing_hw: tuple[float, float]) -> tuple[sli
 
 def _draw_image(image_HxW: np.ndarray, spacing_hw: tuple[float, float]) -> tuple[Figure, Axes]:
     height_mm, width_mm = np.multiply(image_HxW.shape, spacing_hw)
-    figure = Figure(figsize=(width_mm * PIXELS_PER_MM / _DPI, height_mm * PIXELS_PER_MM / _DPI))
+    figure = Figure(figsize=(width_mm * PIXELS_PER_MM / _DPI, height_mm * PIXELS_PER_MM / _DPI), facecolor="black")
     axes = figure.add_axes((0, 0, 1, 1))
     black, white = np.percentile(image_HxW, WINDOW_PERCENTILES)
     extent = (0, width_mm, height_mm, 0)

@@ -8,7 +8,7 @@ from ivdjax.config import Precision
 from ivdjax.models.blocks import ConvBlock, Downsample, Upsample
 
 # Where a network leaves its coarser logits for deep supervision: collection and name for `sow`.
-COARSE_LOGITS = ("deep_supervision", "logits")
+COARSE_LOGITS = ("deep_supervision", "coarse_logits")
 
 
 class UNet(nn.Module):

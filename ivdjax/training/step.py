@@ -48,7 +48,7 @@ def train_step(
     params = optax.apply_updates(state.params, updates)
     mean_params = optimizer.update_mean(state.mean_params, params, state.step, experiment.optimizer.ema_decay)
     metrics |= {
-        "gradient_norm": optax.global_norm(gradients),
+        "gradient_norm": optax.tree.norm(gradients),
         "learning_rate": optimizer.schedule(experiment.optimizer, experiment.train.steps)(state.step),
     }
     return State(state.step + 1, params, mean_params, memory), metrics

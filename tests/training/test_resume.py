@@ -1,0 +1,102 @@
+"""Killed runs, with real processes: what they leave must be enough to end as if nothing had happened."""
+
+import json
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import nibabel as nib
+import numpy as np
+import pytest
+
+from ivdjax import run
+
+ROOT = Path(__file__).parents[2]
+STEPS = 40
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    root = tmp_path_factory.mktemp("tree")
+    rng = np.random.default_rng(0)
+    affine = np.diag([2.0, -1.25, -1.25, 1.0])[[0, 2, 1, 3]]
+    for name in ("01", "02", "03"):
+        label = np.zeros((6, 32, 32), np.uint8)
+        label[1:5, 4:12, 8:24] = label[1:5, 18:26, 8:24] = 1
+        image = (100 + 300 * label.astype(int) + rng.normal(0, 50, label.shape)).clip(0).astype(np.int16)
+        (root / name).mkdir()
+        nib.save(nib.Nifti1Image(image, affine), root / name / f"{name}_t2.nii.gz")
+        nib.save(nib.Nifti1Image(label, affine), root / name / f"{name}_Labels.nii.gz")
+    return root
+
+
+def start(tree, folder):
+    settings = {
+        "--data.root": tree,
+        "--run-dir": folder,
+        "--data.hold-out": "03",
+        "--data.window": "24 24",
+        "--data.slices": 3,
+        "--model.features": "4 8",
+        "--train.steps": STEPS,
+        "--train.batch-size": 4,
+        "--train.log-every": 1,
+        "--train.validate-every": 15,
+        "--train.checkpoint-every": 4,
+    }
+    words = [word for name, value in settings.items() for word in (name, *str(value).split())]
+    return subprocess.Popen(
+        [sys.executable, "-m", "experiments.t2", *words],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process):
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    return output
+
+
+def logged_steps(folder):
+    path = folder / "log.jsonl"
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    return [row["step"] for row in map(json.loads, lines) if row["kind"] == "train"]
+
+
+def test_a_run_killed_at_random_steps_ends_bit_for_bit_as_one_that_was_not(tree, tmp_path):
+    finish(start(tree, tmp_path / "whole"))
+
+    seed = random.randrange(2**32)
+    print(f"kills drawn with seed {seed}")
+    for kill_after in sorted(random.Random(seed).sample(range(1, STEPS - 2), 2)):
+        process = start(tree, tmp_path / "killed")
+        while process.poll() is None and max(logged_steps(tmp_path / "killed"), default=0) < kill_after:
+            time.sleep(0.005)
+        process.kill()
+        process.communicate()
+        assert not (tmp_path / "killed" / "report.html").exists()
+    finish(start(tree, tmp_path / "killed"))
+
+    whole, killed = run.load(tmp_path / "whole"), run.load(tmp_path / "killed")
+    for a, b in zip(jax.tree.leaves(whole.state), jax.tree.leaves(killed.state), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert logged_steps(tmp_path / "killed") == list(range(1, STEPS + 1))
+    masks = [nib.load(tmp_path / name / "predictions" / "03.nii.gz").get_fdata() for name in ("whole", "killed")]
+    np.testing.assert_array_equal(*masks)
+
+    assert "Finished already" in finish(start(tree, tmp_path / "killed"))
+    other = subprocess.run(
+        [sys.executable, "-m", "experiments.t2", "--run-dir", tmp_path / "killed", "--seed", "7"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert other.returncode == 2
+    assert "seed was 0, now 7" in other.stderr
