@@ -108,7 +108,7 @@ class EvaluateVerb:
     out: Path = Path("scores")
     """Folder for the scores."""
     label_grid: Literal["refuse", "voxels", "header"] = "refuse"
-    """A reference whose header disagrees with its prediction: refuse it, trust its voxels, or resample it by its header."""
+    """A reference whose header disagrees with its prediction: refuse it, trust its voxels, or resample it."""
 
     def __call__(self) -> int:
         """Do it and return the exit code."""
