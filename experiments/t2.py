@@ -24,7 +24,7 @@ def experiment() -> Experiment:
             window=(160, 160),
             foreground_share=0.67,
         ),
-        train=Train(steps=1700, batch_size=8, log_every=20, validate_every=425, checkpoint_every=100),
+        train=Train(steps=1400, batch_size=8, log_every=20, validate_every=350, checkpoint_every=100),
     )
 
 

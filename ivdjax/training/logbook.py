@@ -43,6 +43,8 @@ class Logbook:
             TextColumn("left"),
             TimeRemainingColumn(),
             console=Console(stderr=True),
+            # Where no one watches, the lines that `train` prints are all there is.
+            disable=not Console(stderr=True).is_terminal,
         )
         self._task = self._bar.add_task("train", total=steps, completed=start, loss="-", rate="-")
 
