@@ -27,6 +27,12 @@ def around(volume: np.ndarray, point_mm: np.ndarray, radius: int = 1) -> float:
 
 
 @pytest.fixture(scope="module")
+def subjects():
+    """Fifty subjects, stacked."""
+    return jax.jit(jax.vmap(anatomy.sample))(jax.random.split(jax.random.key(0), 50))
+
+
+@pytest.fixture(scope="module")
 def spines():
     return [drawn(scan=100 + s, subject=s) for s in range(4)]
 
@@ -77,19 +83,18 @@ def test_tissues_are_ordered_in_brightness(spines):
         assert np.median((water + fat)[:, :, -2:]) == 0  # air behind the back
 
 
-def test_l5_s1_is_a_tilted_wedge_below_a_lordosis():
-    subjects = jax.vmap(anatomy.sample)(jax.random.split(jax.random.key(0), 50))
+def test_l5_s1_is_a_tilted_wedge_below_a_lordosis(subjects):
     down = np.asarray(subjects.frame_Px3x3)[:, :, 1]
     tilt_deg = np.rad2deg(np.arctan2(down[..., 2], down[..., 1]))
     lowest, highest = tilt_deg[:, anatomy.LOWEST_DISC], tilt_deg[:, anatomy.LOWEST_DISC + anatomy.DISCS - 1]
-    assert 20 < lowest.min() < lowest.max() < 60
-    assert 35 < np.median(lowest) < 45
+    assert 28 < lowest.min() < lowest.max() < 60
+    assert 40 < np.median(lowest) < 48
     assert np.all(lowest - highest > 25)
     assert np.all(np.rad2deg(subjects.wedge_P[:, anatomy.LOWEST_DISC]) > 5)
 
 
-def test_column_coordinates_find_each_disc_at_its_own_centre():
-    subject = anatomy.sample(jax.random.key(3))
+def test_column_coordinates_find_each_disc_at_its_own_centre(subjects):
+    subject = jax.tree.map(lambda x: x[3], subjects)
     z, h, w = np.asarray(subject.centre_Px3)[1:-1].T
     place = anatomy.locate(subject, z, h, w)
     np.testing.assert_array_equal(place.nearest, np.arange(1, anatomy.PLANES - 1))
@@ -119,8 +124,8 @@ def test_two_scans_of_a_subject_are_more_alike_than_two_subjects(spines):
     assert np.linalg.norm(again.disc_8x3 - spines[0].disc_8x3, axis=1).max() > 0.5  # yet not the same pose
 
 
-def test_discs_swell_by_a_few_per_cent():
-    subject = anatomy.sample(jax.random.key(0))
+def test_discs_swell_by_a_few_per_cent(subjects):
+    subject = jax.tree.map(lambda x: x[0], subjects)
     change = np.asarray(anatomy.swell(jax.random.key(1), subject).height_P / subject.height_P)
     assert 0.001 < np.abs(change - 1).max() <= 0.0601
 

@@ -1,0 +1,117 @@
+"""The command line as a user meets it: exit codes, one line for what is theirs to mend, files on the right grids."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from ivdjax import cli
+
+ROOT = Path(__file__).parents[1]
+OBLIQUE = np.array([[1.98, 0.1, 0.05, -3], [0.2, -0.05, -1.24, 20], [0.1, -1.24, 0.1, 30], [0, 0, 0, 1.0]])
+
+
+def ivdjax(monkeypatch, capfd, *words):
+    """Exit code, stdout and stderr of a command."""
+    monkeypatch.setattr(sys, "argv", ["ivdjax", *map(str, words)])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    out, err = capfd.readouterr()
+    return stop.value.code, out, err
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """Two cases with a box for a disc, on an oblique grid whose axes are stored in another order."""
+    rng = np.random.default_rng(0)
+    order = [2, 0, 1]
+    affine = OBLIQUE[:, [*order, 3]]
+    for name in ("01", "02"):
+        label = np.zeros((6, 32, 32), np.uint8)
+        label[1:5, 4:12, 8:24] = label[1:5, 18:26, 8:24] = 1
+        image = 100 + 300 * label.astype(int) + rng.integers(0, 50, label.shape)
+        folder = tmp_path / "tree" / name
+        folder.mkdir(parents=True)
+        for kind, array in (("t2", image.astype(np.int16)), ("Labels", label)):
+            nib.save(nib.Nifti1Image(array.transpose(order), affine), folder / f"{name}_{kind}.nii.gz")
+    return tmp_path / "tree"
+
+
+def test_check_exits_0_on_a_clean_tree_and_1_on_a_broken_one(tree, tmp_path, monkeypatch, capfd):
+    report = tmp_path / "report.json"
+    code, out, _ = ivdjax(monkeypatch, capfd, "check", tree, "--channels", "t2", "--json", report)
+    assert (code, "2 cases, 0 problems" in out) == (0, True)
+    assert len(json.loads(report.read_text())["cases"]) == 2
+    (tree / "02" / "02_t2.nii.gz").write_bytes(b"")
+    code, out, _ = ivdjax(monkeypatch, capfd, "check", tree, "--channels", "t2")
+    assert code == 1
+    assert "02_t2.nii.gz" in out.replace("\n", "")
+
+
+def test_what_is_the_users_to_mend_is_one_line(tmp_path, monkeypatch, capfd):
+    code, _, err = ivdjax(monkeypatch, capfd, "check", tmp_path / "nowhere")
+    assert code == 1
+    assert err.count("\n") == 1
+    assert "nowhere" in err
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    code, _, err = ivdjax(monkeypatch, capfd, "phantom", tmp_path / "full")
+    assert (code, err.count("\n")) == (2, 1)
+
+
+def test_phantom_writes_a_tree_that_check_takes(tmp_path, monkeypatch, capfd):
+    code, _, _ = ivdjax(
+        monkeypatch, capfd, "phantom", tmp_path / "p", "--cases", 1, "--shape", 8, 112, 72, "--spacing-mm", 6, 2.5, 2.5
+    )
+    assert code == 0
+    assert ivdjax(monkeypatch, capfd, "check", tmp_path / "p")[0] == 0
+
+
+def test_evaluate_writes_the_scores(tree, tmp_path, monkeypatch, capfd):
+    code, out, _ = ivdjax(monkeypatch, capfd, "evaluate", tree, tree, "--out", tmp_path / "scores")
+    assert code == 0
+    assert "discs found  4 of 4" in out
+    assert json.loads((tmp_path / "scores" / "scores.json").read_text())["dice"]["mean"] == 1
+
+
+def experiment(*words):
+    command = [sys.executable, "-m", "experiments.t2", *map(str, words)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_help_lists_every_field_with_its_doc():
+    out = experiment("--help").stdout
+    for field in ("--run-dir", "--model.features", "--data.root", "--train.steps", "--augment.noise", "--seed"):
+        assert field in out
+
+
+def test_a_misspelt_field_is_answered_with_the_right_one():
+    result = experiment("--data.windw", 3, 4)
+    assert result.returncode == 2
+    assert "--data.window" in result.stderr + result.stdout
+
+
+def test_train_then_predict_on_the_inputs_own_grid(tree, tmp_path, monkeypatch, capfd):
+    run_dir = tmp_path / "run"
+    settings = "--data.hold-out 02 --data.window 24 24 --data.slices 3 --model.features 4 8 --train.steps 2"
+    result = experiment("--data.root", tree, "--run-dir", run_dir, *settings.split(), "--train.batch-size", 2)
+    assert result.returncode == 0, result.stderr
+    for name in ("config.json", "log.jsonl", "scores.csv", "scores.json", "report.html", "predictions/02.nii.gz"):
+        assert (run_dir / name).stat().st_size > 0
+    code, _, _ = ivdjax(monkeypatch, capfd, "predict", run_dir, tree, tmp_path / "masks")
+    assert code == 0
+    for name in ("01", "02"):
+        source, mask = nib.load(tree / name / f"{name}_t2.nii.gz"), nib.load(tmp_path / "masks" / f"{name}.nii.gz")
+        assert mask.shape == source.shape
+        np.testing.assert_array_equal(mask.affine, source.affine)
+        assert mask.get_data_dtype() == np.uint8
+    first = (tmp_path / "masks" / "02.nii.gz").read_bytes()
+    assert first == (run_dir / "predictions" / "02.nii.gz").read_bytes()
+
+    code, _, err = ivdjax(monkeypatch, capfd, "predict", tmp_path, tree, tmp_path / "masks")
+    assert code == 1
+    assert "config.json" in err

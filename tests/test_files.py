@@ -1,0 +1,24 @@
+import pytest
+
+from ivdjax import files
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "scores.json"
+    files.write_text(path, "old")
+
+    def fail_halfway():
+        with files.replacing(path) as partial:
+            partial.write_text("half")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        fail_halfway()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_json_without_a_number_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        files.write_json(tmp_path / "x.json", {"dice": float("nan")})
+    assert list(tmp_path.iterdir()) == []
