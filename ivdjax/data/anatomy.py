@@ -26,7 +26,7 @@ _BODY_MM = np.array([24.0, 29.0, 27.5, 27.5, 27.5, 27.0, 26.0, 25.0, 23.5, 22.5,
 _DEPTH_MM = np.array([7.5, 11.5, 17.3, 17.8, 17.6, 17.2, 16.6, 16.0, 15.6, 15.2, 14.8])
 _WIDTH_MM = np.array([16.0, 20.0, 25.5, 25.5, 24.8, 23.8, 22.4, 21.2, 20.2, 19.2, 18.4])
 # Tilt of a disc's mid-plane in degrees (anterior end down is positive): a mean, and its change with lordosis.
-_TILT_DEG = np.array([40.0, 46.0, 40.0, 17.0, 3.0, -6.0, -11.0, -13.0, -12.5, -10.5, -8.0])
+_TILT_DEG = np.array([44.0, 50.0, 44.0, 19.0, 3.0, -6.0, -11.0, -13.0, -12.5, -10.5, -8.0])
 _LORDOSIS_DEG = np.array([6.0, 6.5, 6.5, 3.5, 0.5, -2.0, -3.0, -3.5, -3.0, -2.0, -1.0])
 _WEDGE_DEG = np.array([0.0, 3.0, 13.5, 10.0, 8.0, 6.0, 4.0, 3.0, 2.0, 1.5, 1.0])
 # Skin behind the column's centre line, and fat under it in units of the subject's own thickness.
@@ -70,24 +70,30 @@ class Place(NamedTuple):
 
 def sample(key: jax.Array) -> Anatomy:
     """Draw a subject. Nothing depends on a grid: the origin is the point a field of view is centred on."""
-    keys = iter(jax.random.split(key, 32))
+    # Each draw below takes the next row of one of two tables.
+    key_uniform, key_normal = jax.random.split(key)
+    uniforms = iter(jax.random.uniform(key_uniform, (16, PLANES)))
+    normals = iter(jax.random.truncated_normal(key_normal, -2, 2, (24, PLANES)))
 
-    def normal(mean: float, spread: float, low: float = -2.0, shape: tuple[int, ...] = ()) -> jax.Array:
-        return mean + spread * jax.random.truncated_normal(next(keys), low, 2.0, shape)
+    def uniform(low: float, high: float, n: int | None = None) -> jax.Array:
+        row = next(uniforms)
+        return low + (high - low) * (row[0] if n is None else row[:n])
 
-    def uniform(low: float, high: float, shape: tuple[int, ...] = ()) -> jax.Array:
-        return jax.random.uniform(next(keys), shape, minval=low, maxval=high)
+    def normal(mean: float, spread: float, n: int | None = None, low: float = -2.0) -> jax.Array:
+        row = jnp.maximum(next(normals), low)
+        return mean + spread * (row[0] if n is None else row[:n])
 
-    size = normal(1.0, 0.042, -1.3)
+    # Cut off closer below than above, as the disc volumes of real subjects are.
+    size = normal(1.0, 0.042, low=-1.3)
     # Wear is rare above and common at the two lowest discs.
-    wear_P = jnp.clip(uniform(0, 1, (PLANES,)) ** 4 * jnp.linspace(1.15, 0.6, PLANES) + normal(0.05, 0.06), 0, 1)
-    height_P = _DISC_MM * size * normal(1.0, 0.055, -1.3) * normal(1.0, 0.035, shape=(PLANES,)) * (1 - 0.25 * wear_P)
-    body_P = _BODY_MM * size * normal(1.0, 0.02, shape=(PLANES,))
-    tilt_P = jnp.deg2rad(_TILT_DEG + _LORDOSIS_DEG * normal(0, 0.9) + normal(0, 2.0) + normal(0, 1.2, shape=(PLANES,)))
+    wear_P = jnp.clip(uniform(0, 1, PLANES) ** 4 * jnp.linspace(1.15, 0.6, PLANES) + normal(0.05, 0.06), 0, 1)
+    height_P = _DISC_MM * size * normal(1.0, 0.055, low=-1.3) * normal(1.0, 0.035, PLANES) * (1 - 0.25 * wear_P)
+    body_P = _BODY_MM * size * normal(1.0, 0.02, PLANES)
+    tilt_P = jnp.deg2rad(_TILT_DEG + _LORDOSIS_DEG * normal(0, 0.9) + normal(0, 2.0) + normal(0, 1.2, PLANES))
     lean_P = jnp.deg2rad(normal(0, 1.4) * jnp.sin(jnp.linspace(0, np.pi, PLANES) + uniform(0, 6.3)))
     twist_P = jnp.deg2rad(normal(0, 2.5) * jnp.sin(jnp.linspace(0, np.pi, PLANES) + uniform(0, 6.3)))
     frame_Px3x3 = rotations(tilt_P, lean_P, twist_P)
-    centre_Px3 = _chain(frame_Px3x3, height_P, body_P) + normal(0, 1, shape=(3,)) * jnp.array([1.5, 2.5, 4.0])
+    centre_Px3 = _chain(frame_Px3x3, height_P, body_P) + normal(0, 1, 3) * jnp.array([1.5, 2.5, 4.0])
     skin_P = centre_Px3[:, 2] + _SKIN_MM * size + normal(0, 3.0) - 6.0
     fat_P = uniform(6.0, 22.0) * _FAT_SHARE
     return Anatomy(
@@ -104,7 +110,7 @@ def sample(key: jax.Array) -> Anatomy:
         belly_mm=uniform(105.0, 170.0),
         belly_fat_mm=uniform(8.0, 30.0),
         marrow=normal(0.82, 0.05),
-        marrow_fat=uniform(0.36, 0.54),
+        marrow_fat=uniform(0.40, 0.58),
         fluid=normal(0.85, 0.07),
         blood=uniform(0.15, 0.6),
         muscle_fat=uniform(0.1, 0.5),
@@ -197,7 +203,9 @@ def half_height(anatomy: Anatomy, place: Place, ring: jax.Array) -> jax.Array:
     """
     domed = 1.2 - 0.4 * jnp.minimum(ring, 1.2) ** 2.5
     wedge = jnp.tan(anatomy.wedge_P[place.nearest] / 2) * place.back
-    return jnp.maximum(anatomy.height_P[place.nearest] / 2 * domed - wedge, 0.8)
+    height = anatomy.height_P[place.nearest]
+    # The thin end of a wedge keeps a third of the height.
+    return jnp.maximum(height / 2 * domed - wedge, height / 6)
 
 
 def ball(*terms: tuple[jax.Array, jax.Array | float]) -> jax.Array:

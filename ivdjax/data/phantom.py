@@ -126,13 +126,9 @@ def _draw(
     place = body.locate(subject, z, h, w)
     # A vertebra's arch and spine hang lower than its body, so they are sorted by planes moved down with them.
     arch = body.locate(subject, z, h - 8.0 * size, w)
-    place, arch, h, w = jax.lax.optimization_barrier((place, arch, h, w))
     canvas = _torso(subject, texture, place, z, h, w)
-    canvas = jax.lax.optimization_barrier(canvas)
     canvas = _arches(subject, texture, place, arch, canvas)
-    canvas = jax.lax.optimization_barrier(canvas)
     canvas = _canal(subject, texture, place, canvas)
-    canvas = jax.lax.optimization_barrier(canvas)
     canvas, label = _column(subject, texture, place, canvas)
     return (*canvas, label)
 
