@@ -35,21 +35,20 @@ def run(experiment: Experiment) -> None:
         UsageError: the run's folder is of another experiment, or settings do not fit the data.
         DataError: a file cannot be used.
     """
-    folder, console = experiment.folder, Console()
+    folder, data = experiment.folder, experiment.data
+    if data.root is None and not set(data.channels) <= set(dataset.DIXON):
+        wrong = ", ".join(data.channels)
+        raise UsageError(f"--data.root: name the folder with the cases; the phantom has no channel {wrong}")
     _claim(folder, experiment)
     finished = folder / "report.html"
     if finished.exists():
-        console.print(f"Finished already: [bold]{finished}[/] (scores in {folder / 'scores.json'}).", soft_wrap=True)
+        print(f"Finished already: look at {finished} (scores in {folder / 'scores.json'}).")
         return
-    data = experiment.data
     root = data.root if data.root is not None else _draw_phantom(folder / "phantom", experiment)
     cases = dataset.assign_subjects(dataset.discover(root, data.channels), data.subjects, data.subject_table)
     parts = splits.split(cases, data)
-    console.print(
-        f"{len(parts.train)} cases to learn from, {len(parts.held_out)} held out: "
-        f"{', '.join(case.name for case in parts.held_out)}",
-        soft_wrap=True,
-    )
+    names = [case.name for case in parts.held_out]
+    print(f"{len(parts.train)} cases to learn from, {len(names)} held out: {', '.join(names)}", flush=True)
     everything = [*parts.train, *parts.held_out]
     made = cache.build(everything, data, data.cache if data.cache is not None else folder / "cache")
     cached = list(track(made, "reading ", total=len(everything), console=Console(stderr=True), transient=True))
@@ -65,18 +64,17 @@ def run(experiment: Experiment) -> None:
         predictions,
         root,
         folder,
-        cases=[case.name for case in parts.held_out],
+        cases=names,
         subjects={case.name: case.subject for case in cases},
         label_grid=data.label_grid,
     )
     for line in summary.warnings:
         logger.warning(line)
     _report(experiment, parts.held_out, folder)
-    dice = summary.estimates["dice"].mean
-    console.print(
+    dice, volume_dice = (summary.estimates[name].mean for name in ("dice", "volume_dice"))
+    print(
         f"Discs found {summary.discs_found} of {summary.discs}, mean Dice a disc {dice:.3f}, volume Dice "
-        f"{summary.estimates['volume_dice'].mean:.3f}. Look at [bold]{finished}[/].",
-        soft_wrap=True,
+        f"{volume_dice:.3f}. Look at {finished}."
     )
 
 

@@ -95,6 +95,13 @@ def test_a_misspelt_field_is_answered_with_the_right_one():
     assert "--data.window" in result.stderr + result.stdout
 
 
+def test_channels_that_the_phantom_lacks_want_a_root(tmp_path):
+    result = experiment("--run-dir", tmp_path / "run")
+    assert result.returncode == 2
+    assert result.stderr.startswith("ivdjax: --data.root: name the folder")
+    assert not (tmp_path / "run").exists()
+
+
 def test_train_then_predict_on_the_inputs_own_grid(tree, tmp_path, monkeypatch, capfd):
     run_dir = tmp_path / "run"
     settings = "--data.hold-out 02 --data.window 24 24 --data.slices 3 --model.features 4 8 --train.steps 2"
