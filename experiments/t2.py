@@ -3,8 +3,8 @@
     python -m experiments.t2 --data.root FOLDER
 
 FOLDER holds NN/NN_t2.nii.gz and NN/NN_Labels.nii.gz. Six named cases are held out; name others with
-`--data.hold-out`. Another single contrast is `--data.channels NAME`. On 24 slabs of the SPIDER set: volume Dice 0.897 on
-the six held out, all 45 discs found, in 22 minutes on two cores.
+`--data.hold-out`. Another single contrast is `--data.channels NAME`. On 24 slabs of the SPIDER set: volume
+Dice 0.897 on the six held out, all 45 discs found, in 22 minutes on two cores.
 """
 
 from ivdjax import cli
