@@ -92,7 +92,7 @@ def test_a_run_killed_at_random_steps_ends_bit_for_bit_as_one_that_was_not(tree,
 
     assert "Finished already" in finish(start(tree, tmp_path / "killed"))
     other = subprocess.run(
-        [sys.executable, "-m", "experiments.t2", "--run-dir", tmp_path / "killed", "--seed", "7"],
+        [sys.executable, "-m", "experiments.t2", "--data.root", tree, "--run-dir", tmp_path / "killed", "--seed", "7"],
         cwd=ROOT,
         capture_output=True,
         text=True,
