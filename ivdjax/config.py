@@ -6,7 +6,6 @@ frozen dataclass too).
 """
 
 import dataclasses
-import json
 import types
 import typing
 from dataclasses import dataclass, field
@@ -236,23 +235,6 @@ def _dataclass_from_dict(kind: type, value: Any, where: str) -> Any:
         wrong = ", ".join([f"no field {n}" for n in missing] + [f"unknown field {n}" for n in unknown])
         raise DataError(f"{where}: {wrong}; was it written by another version of ivdjax?")
     return kind(**{name: from_dict(hints[name], value[name], f"{where}: {name}") for name in names})
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        DataError: the file is missing or is not a JSON object.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); is this the folder of a run?") from error
-    except ValueError as error:
-        raise DataError(f"{path}: is not JSON ({error}); restore it or start in another folder") from error
-    if not isinstance(value, dict):
-        raise DataError(f"{path}: is not a JSON object; restore it or start in another folder")
-    return value
 
 
 def differences(a: Any, b: Any, prefix: str = "") -> list[str]:

@@ -1,4 +1,4 @@
-"""Writing files so that a reader never meets half of one."""
+"""Writing files so that a reader never meets half of one, and reading back what was written."""
 
 import json
 import os
@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from ivdjax.errors import DataError
 
 
 @contextmanager
@@ -40,3 +42,22 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` to `path` as indented JSON, whole or not at all."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        DataError: the file is missing or is not a JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}); is it a run's folder, and is the run finished?"
+        ) from error
+    except ValueError as error:
+        raise DataError(f"{path}: is not JSON ({error}); restore it, or evaluate or start the run again") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: is not a JSON object; restore it, or evaluate or start the run again")
+    return value

@@ -125,7 +125,7 @@ def read_experiment(folder: Path) -> Experiment:
         DataError: the file is missing, damaged or of another version.
     """
     path = folder / "config.json"
-    fields = config.read_json(path)
+    fields = files.read_json(path)
     network = fields.get("model")
     network = dict(network) if isinstance(network, dict) else {}
     kind = getattr(models, str(network.pop("network", "")), None)
@@ -145,7 +145,7 @@ def _claim(folder: Path, experiment: Experiment) -> None:
             raise UsageError(f"{folder}: is neither empty nor a run's folder; choose another with --run-dir")
         files.write_json(path, wanted)
         return
-    changed = config.differences(config.read_json(path), wanted)
+    changed = config.differences(files.read_json(path), wanted)
     if changed:
         raise UsageError(
             f"{folder}: holds a run with other settings ({'; '.join(changed)}); choose another folder with --run-dir"

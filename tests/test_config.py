@@ -47,9 +47,3 @@ def test_a_config_that_does_not_fit_names_the_field(change, message):
 def test_differences_are_named_with_both_values():
     a, b = {"x": {"y": 1, "z": 2}}, {"x": {"y": 1, "z": 3}, "w": 0}
     assert config.differences(a, b) == ["x.z was 2, now 3", "w was None, now 0"]
-
-
-def test_a_damaged_file_is_named(tmp_path):
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(DataError, match=r"config\.json: is not JSON"):
-        config.read_json(tmp_path / "config.json")

@@ -1,6 +1,7 @@
 import pytest
 
 from ivdjax import files
+from ivdjax.errors import DataError
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -22,3 +23,9 @@ def test_json_without_a_number_is_refused(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         files.write_json(tmp_path / "x.json", {"dice": float("nan")})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(DataError, match=r"config\.json: is not JSON"):
+        files.read_json(tmp_path / "config.json")

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ivdjax import files
-from ivdjax.config import Data, read_json
+from ivdjax.config import Data
 from ivdjax.data import dataset
 from ivdjax.data.dataset import Case
 from ivdjax.errors import DataError
@@ -56,7 +56,7 @@ def _cached(case: Case, data: Data, folder: Path) -> CachedCase:
     home = folder / case.name
     fingerprint = _fingerprint(case, data)
     stamp = home / "case.json"
-    if not stamp.exists() or read_json(stamp).get("fingerprint") != fingerprint:
+    if not stamp.exists() or files.read_json(stamp).get("fingerprint") != fingerprint:
         image_ZxHxWxC, label_ZxHxW, spacing_mm, _ = dataset.load(case, label_grid=data.label_grid)
         home.mkdir(parents=True, exist_ok=True)
         stamp.unlink(missing_ok=True)
@@ -67,7 +67,7 @@ def _cached(case: Case, data: Data, folder: Path) -> CachedCase:
         case.name,
         np.load(home / "image.npy", mmap_mode="r", allow_pickle=False),
         np.load(home / "label.npy", mmap_mode="r", allow_pickle=False),
-        tuple(read_json(stamp)["spacing_mm"]),
+        tuple(files.read_json(stamp)["spacing_mm"]),
     )
 
 

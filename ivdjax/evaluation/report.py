@@ -7,7 +7,6 @@ forbids anything from elsewhere. Its frame is the file `report.html` beside this
 import base64
 import csv
 import html
-import json
 import os
 import platform
 import string
@@ -24,7 +23,7 @@ from ivdjax.evaluation import pictures
 from ivdjax.evaluation.curves import Line, line_chart
 from ivdjax.evaluation.evaluate import COLUMNS
 from ivdjax.evaluation.metrics import Spacing
-from ivdjax.files import write_text
+from ivdjax.files import read_json, write_text
 from ivdjax.training import logbook
 
 PACKAGES = ("ivdjax", "jax", "flax", "optax", "numpy", "scipy", "nibabel", "surface-distance")
@@ -92,7 +91,7 @@ def write_report(
       DataError: a file of the run is missing or damaged, or the page cannot be written.
     """
     run_dir = Path(run_dir)
-    config, scores = _read_json(run_dir / "config.json"), _read_json(run_dir / "scores.json")
+    config, scores = read_json(run_dir / "config.json"), read_json(run_dir / "scores.json")
     rows, log = _read_scores(run_dir / "scores.csv"), logbook.read(run_dir / "log.jsonl")
     title = str(config.get("name") or run_dir.resolve().name)
     try:
@@ -123,18 +122,6 @@ def write_report(
     except OSError as error:
         raise DataError(f"{run_dir / 'report.html'}: cannot be written: {error.strerror}") from error
     return run_dir / "report.html"
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); finish the run or evaluate it first") from error
-    except ValueError as error:
-        raise DataError(f"{path}: is not JSON ({error}); evaluate the run again or restore the file") from error
-    if not isinstance(value, dict):
-        raise DataError(f"{path}: is not a JSON object; evaluate the run again or restore the file")
-    return value
 
 
 def _read_scores(path: Path) -> list[dict[str, str]]:
