@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.progress import track
 
 from ivdjax import files
-from ivdjax.config import Experiment, Phantom
+from ivdjax.config import Data, Experiment, Phantom
 from ivdjax.errors import DataError, UsageError
 
-# Each verb imports what it needs when it runs, so that `ivdjax --help` does not wait for jax.
+# Each verb imports what it needs when it runs, so that no verb waits for another's packages.
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class CheckVerb:
 
     root: tyro.conf.Positional[Path]
     """Folder with the cases."""
-    channels: tuple[str, ...] = ("fat", "inn", "opp", "wat")
+    channels: tuple[str, ...] = Data.channels
     """Names of the images of a case, as in NAME_<channel>.nii.gz."""
     json: Path | None = None
     """Also write what was found to this file."""

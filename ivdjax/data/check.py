@@ -21,11 +21,6 @@ from rich.text import Text
 from ivdjax.data import dataset, dixon, nifti
 from ivdjax.errors import DataError
 
-# A stray speck is a piece of the label below both: 100 mm3, where the smallest disc of 24 real labels has 800, and a
-# twentieth of the label's largest piece, so that small subjects raise no alarm.
-SPECK_MM3 = 100.0
-SPECK_SHARE = 1 / 20
-
 # Voxel edges outside this range in mm say that the header's unit is not mm.
 PLAUSIBLE_MM = (0.05, 20.0)
 
@@ -198,7 +193,7 @@ def _check_label(row: Row, path: Path, grid: nifti.Grid | None, report: Report) 
     statistics = cc3d.statistics(pieces)
     volumes_mm3 = statistics["voxel_counts"][1:] * voxel_mm3
     row.pieces = len(volumes_mm3)
-    limit_mm3 = min(SPECK_MM3, SPECK_SHARE * float(volumes_mm3.max()))
+    limit_mm3 = min(dataset.SPECK_MM3, dataset.SPECK_SHARE * float(volumes_mm3.max()))
     # A disc that the volume's border cuts may leave a sliver.
     inner = [
         all(side.start > 0 and side.stop < n for side, n in zip(sides, pieces.shape, strict=True))

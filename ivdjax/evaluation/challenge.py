@@ -17,15 +17,11 @@ import cc3d
 import numpy as np
 from scipy import ndimage
 
+from ivdjax.data.dataset import SPECK_MM3, SPECK_SHARE
 from ivdjax.evaluation.metrics import Spacing, bounding_box, dice, surface_scores
 
 FOUND_DICE = 0.001
 NEXT_TO_NOTHING = 0.01
-
-# The same that `ivdjax check` calls a speck: the smallest of 184 discs in 24 annotated lumbar slabs has 800 mm3, and
-# masks of a small or a toy anatomy scale down, hence the share of the largest disc as well.
-SPECK_MM3 = 100.0
-SPECK_SHARE = 1 / 20
 
 # A vertebra is over 15 mm high. What lies nearer than this to a disc is an error of that disc's outline; what lies
 # wholly farther is a structure of its own.

@@ -50,7 +50,7 @@ CONVENTIONS = {
         "every reference disc"
     ),
     "specks": (
-        f"components under {challenge.SPECK_MM3:g} mm3 and under {challenge.SPECK_SHARE:.0%} of the largest disc; "
+        f"components under {dataset.SPECK_MM3:g} mm3 and under {dataset.SPECK_SHARE:.0%} of the largest disc; "
         "those of a binary reference are no discs"
     ),
 }
