@@ -13,11 +13,10 @@ than `NEXT_TO_NOTHING` of the disc's own volume.
 import math
 from dataclasses import dataclass
 
-import cc3d
 import numpy as np
 from scipy import ndimage
 
-from ivdjax.data.dataset import SPECK_MM3, SPECK_SHARE
+from ivdjax.evaluation import discs
 from ivdjax.evaluation.metrics import Spacing, bounding_box, dice, surface_scores
 
 FOUND_DICE = 0.001
@@ -68,41 +67,11 @@ class CaseScores:
     """Predicted components, no specks, all of which is farther than `FALSE_DISC_GAP_MM` from every reference disc."""
 
 
-def label_discs(mask_ZxHxW: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
-    """Tell the discs of a mask apart: uint8 of the mask's shape, 0 outside, 1 the lowest disc, upwards.
-
-    A mask with one value other than 0 is split into its components, 26-connected: a degenerated disc one or two voxels
-    thin, lying oblique, hangs together by edges and corners alone, whereas a vertebra keeps neighbours far apart.
-    Components smaller than `SPECK_MM3` and than `SPECK_SHARE` of the largest one are specks and become 0. A mask
-    with several values is taken at its word: each value is a disc and stays what it is.
-
-    Args:
-      mask_ZxHxW: integers or booleans, H running downwards (superior to inferior).
-      spacing_mm: voxel size along Z, H, W.
-
-    Raises:
-      ValueError: more than 255 discs, or a label that is not an integer of 0..255.
-    """
-    mask_ZxHxW = np.asarray(mask_ZxHxW)
-    if _has_labels(mask_ZxHxW):
-        labels_ZxHxW = mask_ZxHxW.astype(np.uint8)
-        if not np.array_equal(labels_ZxHxW, mask_ZxHxW):
-            raise ValueError("holds labels that are not integers of 0..255")
-        return labels_ZxHxW
-    pieces_ZxHxW, volume_mm3 = _components(mask_ZxHxW, spacing_mm)
-    kept = np.flatnonzero(~_specks(volume_mm3, volume_mm3)) + 1
-    if len(kept) > 255:
-        raise ValueError(f"holds {len(kept)} separate pieces; it is no mask of discs")
-    number = np.zeros(len(volume_mm3) + 1, np.uint8)
-    number[_upwards(pieces_ZxHxW, kept)] = np.arange(1, len(kept) + 1)
-    return number[pieces_ZxHxW]
-
-
 def score_case(case: str, prediction_ZxHxW: np.ndarray, reference_ZxHxW: np.ndarray, spacing_mm: Spacing) -> CaseScores:
     """Score a predicted mask of discs against its reference.
 
-    The reference is told apart by `label_discs`. A prediction with several values is compared value by value with the
-    reference's labels, or its numbers where it is binary; any other prediction is cut into sections.
+    The reference is told apart by `discs.instances`. A prediction with several values is compared value by value with
+    the reference's labels, or its numbers where it is binary; any other prediction is cut into sections.
 
     Args:
       case: name to put on the scores.
@@ -121,16 +90,13 @@ def score_case(case: str, prediction_ZxHxW: np.ndarray, reference_ZxHxW: np.ndar
         raise ValueError("the reference holds no disc")
     # Everything below looks at what is inside one of the masks, and so only at the box around both.
     box = bounding_box((prediction_ZxHxW != 0) | (reference_ZxHxW != 0))
-    prediction_ZxHxW, discs_ZxHxW = prediction_ZxHxW[box], label_discs(reference_ZxHxW[box], spacing_mm)
-    labels = _upwards(discs_ZxHxW, np.unique(discs_ZxHxW[discs_ZxHxW != 0]))
+    prediction_ZxHxW, discs_ZxHxW = prediction_ZxHxW[box], discs.instances(reference_ZxHxW[box], spacing_mm)
+    labels = discs.upwards(discs_ZxHxW, np.unique(discs_ZxHxW[discs_ZxHxW != 0]))
     predicted_Vx3 = np.argwhere(prediction_ZxHxW)
     nearest_Vx3 = _nearest(predicted_Vx3, discs_ZxHxW, spacing_mm)
-    if _has_labels(prediction_ZxHxW):
-        sections_ZxHxW = prediction_ZxHxW
-        _check_labels(sections_ZxHxW, labels)
-    else:
-        sections_ZxHxW = np.zeros_like(discs_ZxHxW)
-        sections_ZxHxW[tuple(predicted_Vx3.T)] = discs_ZxHxW[tuple(nearest_Vx3.T)]
+    sections_ZxHxW = _cut(prediction_ZxHxW, predicted_Vx3, nearest_Vx3, discs_ZxHxW)
+    if discs.has_labels(prediction_ZxHxW):
+        _check_labels(prediction_ZxHxW, labels)
     gap_mm_V = np.linalg.norm((predicted_Vx3 - nearest_Vx3) * spacing_mm, axis=1)
     return CaseScores(
         case=case,
@@ -141,6 +107,30 @@ def score_case(case: str, prediction_ZxHxW: np.ndarray, reference_ZxHxW: np.ndar
         volume_dice=volume_dice,
         false_discs=_count_false_discs(prediction_ZxHxW, gap_mm_V, discs_ZxHxW, spacing_mm),
     )
+
+
+def sections(prediction_ZxHxW: np.ndarray, discs_ZxHxW: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
+    """The part of a prediction that belongs to each reference disc, by the disc's number; 0 elsewhere.
+
+    A binary prediction's voxels go to the nearest disc in mm between voxel centres; labels stay as they are.
+
+    Args:
+      prediction_ZxHxW: mask on the reference's grid; may be empty.
+      discs_ZxHxW: the reference as `discs.instances` numbers it, with at least one disc.
+      spacing_mm: voxel size along Z, H, W.
+    """
+    predicted_Vx3 = np.argwhere(prediction_ZxHxW)
+    return _cut(prediction_ZxHxW, predicted_Vx3, _nearest(predicted_Vx3, discs_ZxHxW, spacing_mm), discs_ZxHxW)
+
+
+def _cut(
+    prediction_ZxHxW: np.ndarray, predicted_Vx3: np.ndarray, nearest_Vx3: np.ndarray, discs_ZxHxW: np.ndarray
+) -> np.ndarray:
+    if discs.has_labels(prediction_ZxHxW):
+        return prediction_ZxHxW
+    sections_ZxHxW = np.zeros_like(discs_ZxHxW)
+    sections_ZxHxW[tuple(predicted_Vx3.T)] = discs_ZxHxW[tuple(nearest_Vx3.T)]
+    return sections_ZxHxW
 
 
 def _score_disc(
@@ -187,37 +177,15 @@ def _nearest(voxel_Vx3: np.ndarray, discs_ZxHxW: np.ndarray, spacing_mm: Spacing
 def _count_false_discs(
     prediction_ZxHxW: np.ndarray, gap_mm_V: np.ndarray, discs_ZxHxW: np.ndarray, spacing_mm: Spacing
 ) -> int:
-    pieces_ZxHxW, volume_mm3 = _components(prediction_ZxHxW, spacing_mm)
+    pieces_ZxHxW, volume_mm3 = discs.components(prediction_ZxHxW, spacing_mm)
     gap_mm = np.full(len(volume_mm3), np.inf)
     np.minimum.at(gap_mm, pieces_ZxHxW[prediction_ZxHxW != 0] - 1, gap_mm_V)
     disc_mm3 = np.bincount(discs_ZxHxW.ravel())[1:] * math.prod(spacing_mm)
-    return int(np.count_nonzero((gap_mm > FALSE_DISC_GAP_MM) & ~_specks(volume_mm3, disc_mm3)))
-
-
-def _components(mask_ZxHxW: np.ndarray, spacing_mm: Spacing) -> tuple[np.ndarray, np.ndarray]:
-    """The 26-connected components of a mask, numbered from 1, and the volume of each in mm3."""
-    pieces_ZxHxW = cc3d.connected_components(mask_ZxHxW != 0, connectivity=26)
-    return pieces_ZxHxW, np.bincount(pieces_ZxHxW.ravel())[1:] * math.prod(spacing_mm)
-
-
-def _specks(volume_mm3: np.ndarray, disc_mm3: np.ndarray) -> np.ndarray:
-    return volume_mm3 < min(SPECK_MM3, SPECK_SHARE * disc_mm3.max(initial=0.0))
-
-
-def _upwards(labels_ZxHxW: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """`labels` in the order of their structures' centres, the lowest first."""
-    heights = np.arange(labels_ZxHxW.shape[1])
-    centers = [np.average(heights, weights=(labels_ZxHxW == label).sum(axis=(0, 2))) for label in labels]
-    return labels[np.argsort(np.negative(centers), kind="stable")]
+    return int(np.count_nonzero((gap_mm > FALSE_DISC_GAP_MM) & ~discs.specks(volume_mm3, disc_mm3)))
 
 
 def _center_mm(mask_ZxHxW: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
     return np.argwhere(mask_ZxHxW).mean(axis=0) * spacing_mm
-
-
-def _has_labels(mask_ZxHxW: np.ndarray) -> bool:
-    values = mask_ZxHxW[mask_ZxHxW != 0]
-    return bool(values.size) and bool(values.min() != values.max())
 
 
 def _check_labels(prediction_ZxHxW: np.ndarray, labels: np.ndarray) -> None:
