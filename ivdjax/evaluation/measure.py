@@ -22,7 +22,9 @@ HEIGHT_INSET = 0.1
 STRIP = 1 / 6
 # Columns this near to the disc's edge, as a share of the half diameter, belong to the rim and not to the endplates.
 RIM = 0.2
-# Share of a voxel's height that a parabola through a flight of one or two steps may rise (root mean square).
+# How far around that point, in AP diameters along v, the columns count that a height is read off.
+NEAR = 0.06
+# Share of a step of the voxels' stairs that a smooth surface may take for a shape of its own.
 FEIGNED = 0.3
 # Below this ratio of the variances along its two axes a disc counts as round.
 ROUND = 1.3
@@ -90,7 +92,8 @@ class _Columns:
     v_V: np.ndarray
     height_UxV: np.ndarray
     middle_UxV: np.ndarray
-    bend_mm: float  # root mean square of the curvature that the grid's steps alone can feign
+    stair_mm: float  # height of the steps that voxels make of a slope
+    tread_mm: float  # and their length along the steepest slope, infinite where there is none
 
     def endplate(self, side: int) -> np.ndarray:
         """n of the upper (1) or the lower (-1) endplate."""
@@ -169,19 +172,12 @@ def _columns(
     inside_UxVxN = ndimage.map_coordinates(disc_ZxHxW.astype(np.float32), index_3xUxVxN, order=1)
     height_UxV = inside_UxVxN.sum(axis=2) * step_mm
     middle_UxV = (inside_UxVxN @ n_N) * step_mm / np.maximum(height_UxV, 1e-6)
-    return _Columns(u_U, v_V, height_UxV, middle_UxV, _feigned_bend_mm(affine, axes_3x3[2], np.ptp(v_V)))
-
-
-def _feigned_bend_mm(affine: np.ndarray, normal_3: np.ndarray, length_mm: float) -> float:
-    """How much curvature a flat endplate may show because voxels make a staircase of it.
-
-    Steep stairs average out. Of a flight with a step or two over the whole disc a parabola takes most.
-    """
     voxel_mm_3 = np.linalg.norm(affine[:3, :3], axis=0)
-    along_3 = np.abs(normal_3 @ affine[:3, :3]) / voxel_mm_3
+    along_3 = np.abs(axes_3x3[2] @ affine[:3, :3]) / voxel_mm_3
     axis = int(np.argmax(along_3))
-    tangent = np.sqrt(max(1 / along_3[axis] ** 2 - 1, 0.0))
-    return float(FEIGNED * voxel_mm_3[axis] * min(1.0, voxel_mm_3[axis] / (length_mm * tangent + 1e-9)))
+    slope = np.sqrt(max(1 / along_3[axis] ** 2 - 1, 0.0))
+    tread_mm = voxel_mm_3[axis] / slope if slope > 0 else np.inf
+    return _Columns(u_U, v_V, height_UxV, middle_UxV, voxel_mm_3[axis], tread_mm)
 
 
 def _footprint(columns: _Columns) -> np.ndarray:
@@ -228,8 +224,30 @@ def _quadratic(columns: _Columns, surface_UxV: np.ndarray, interior_UxV: np.ndar
     design = _terms(columns.u_U[u], columns.v_V[v])
     plane = _plane(columns, surface_UxV, interior_UxV)
     bend = _fit(design, surface_UxV[u, v]) - plane
-    bend_mm2 = np.mean((design @ bend) ** 2)
-    return plane + bend * max(0.0, 1 - columns.bend_mm**2 / (bend_mm2 + 1e-9))
+    return plane + bend * _trust(columns, np.sqrt(np.mean((design @ bend) ** 2)), np.ptp(columns.v_V))
+
+
+def _trust(columns: _Columns, found_mm: float, length_mm: float) -> float:
+    """Share of a deviation found over some length that is not put down to voxels: they make stairs of a slope.
+
+    Short stairs average out, a flight of a step or two over the whole length does not. The shrinkage is that of James
+    and Stein, with the stairs as the noise.
+    """
+    feigned_mm = FEIGNED * columns.stair_mm * min(1.0, columns.tread_mm / length_mm)
+    return max(0.0, 1 - feigned_mm**2 / (found_mm**2 + 1e-9))
+
+
+def _endplate_n(columns: _Columns, side: int, interior_UxV: np.ndarray, u: float, v: float, reach: tuple) -> float:
+    """n of an endplate at (u, v): the quadratic surface, and by how much the columns around lie off it."""
+    surface_UxV = columns.endplate(side)
+    fit = _quadratic(columns, surface_UxV, interior_UxV)
+    near = (np.abs(columns.u_U - u) <= reach[0])[:, None] & (np.abs(columns.v_V - v) <= reach[1])[None]
+    i, j = np.nonzero(near & (columns.height_UxV > columns.stair_mm / 2))
+    n = float(_terms(np.array(u), np.array(v)) @ fit)
+    if not len(i):
+        return n
+    off_mm = float(np.mean(surface_UxV[i, j] - _terms(columns.u_U[i], columns.v_V[j]) @ fit))
+    return n + off_mm * _trust(columns, off_mm, 2 * reach[1])
 
 
 def _fit(design: np.ndarray, value: np.ndarray) -> np.ndarray:
@@ -296,15 +314,15 @@ def _read_off(
         return center_3 + np.array([u, v, n]) @ axes_3x3
 
     mid_u, inset = (left + right) / 2, HEIGHT_INSET * ap_mm
-    upper, lower = (_quadratic(columns, columns.endplate(side), interior_UxV) for side in (1, -1))
+    reach = max(STRIP * half_u, columns.stair_mm), NEAR * ap_mm
     heights, ends = [], []
     for v in (front - inset, (front + back) / 2, back + inset):
-        top, bottom = (float(_terms(np.array(mid_u), np.array(v)) @ fit) for fit in (upper, lower))
+        top, bottom = (_endplate_n(columns, side, interior_UxV, mid_u, v, reach) for side in (1, -1))
         heights.append(top - bottom)
-        ends.append([point(mid_u, v, top), point(mid_u, v, bottom)])
+        ends.append(np.stack([point(mid_u, v, top), point(mid_u, v, bottom)]))
     planes = [_plane(columns, columns.endplate(side), interior_UxV)[:3] for side in (1, -1)]
     upper_slope, lower_slope = (np.degrees(np.arctan(plane[2])) for plane in planes)
-    middle_n = float(_terms(np.array(mid_u), np.array((front + back) / 2)) @ (upper + lower)) / 2
+    middle_n = float((ends[1] - center_3) @ axes_3x3[2] @ [0.5, 0.5])
     landmarks = Landmarks(
         center_3=center_3,
         axes_3x3=axes_3x3,
