@@ -206,8 +206,7 @@ def name(discs_ZxHxW: np.ndarray, spacing_mm: Spacing, expected: int | None = IV
     levels, gap_warnings = _count_up(center_Nx3)
     if levels and levels[-1] > LEVELS:
         raise ValueError(f"holds {len(levels)} discs up to level {levels[-1]}; a spine has {LEVELS}")
-    if expected is not None and len(levels) != expected:
-        warnings.append(f"{len(levels)} disc{'s' if len(levels) != 1 else ''} where {expected} are expected")
+    warnings += count_warnings(len(levels), expected)
     if levels:
         tilt = _tilt_degrees(np.argwhere(discs_ZxHxW == numbers[0]) * spacing_mm)
         if tilt < LOWEST_TILT:
@@ -215,6 +214,13 @@ def name(discs_ZxHxW: np.ndarray, spacing_mm: Spacing, expected: int | None = IV
     level = np.zeros(256, np.uint8)
     level[numbers] = levels
     return Column(level[discs_ZxHxW], tuple(levels), tuple(warnings + gap_warnings))
+
+
+def count_warnings(discs: int, expected: int | None) -> tuple[str, ...]:
+    """The line that says there are more or fewer discs than expected, if so."""
+    if expected is None or discs == expected:
+        return ()
+    return (f"{discs} disc{'s' if discs != 1 else ''} where {expected} are expected",)
 
 
 def _count_up(center_Nx3: np.ndarray) -> tuple[list[int], list[str]]:

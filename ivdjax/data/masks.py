@@ -1,0 +1,39 @@
+"""Which masks a path holds: any tool's, in a tree of cases, in a flat folder, or one file."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+from ivdjax.data import dataset
+from ivdjax.errors import DataError
+
+
+def find(path: Path, cases: Collection[str] = ()) -> dict[str, Path]:
+    """The masks of a tree, a flat folder or one file, by case, in natural order.
+
+    `<case>_Labels` always is a mask. `<case>` is one where it bears the name of one of `cases`, or where the folder
+    has neither label nor image, and so must be a flat one.
+
+    Raises:
+      DataError: no mask is there, or a case has two.
+    """
+    if path.is_file():
+        return {case_name(path): path}
+    survey = dataset.survey(path)
+    found = [(case, file) for case in survey.names() for file in survey.labels.get(case, [])]
+    flat = not found and not survey.images
+    plain = [(case_name(file), file) for _, _, file in survey.others]
+    found += [(case, file) for case, file in plain if flat or case in cases]
+    masks: dict[str, Path] = {}
+    for case, file in found:
+        if case in masks:
+            raise DataError(f"{file}: case {case} has its mask twice (also {masks[case]}); remove one")
+        masks[case] = file
+    if not masks:
+        raise DataError(f"{path}: no masks in it; looked for <case>_Labels.nii[.gz] and <case>.nii[.gz]")
+    return masks
+
+
+def case_name(path: Path) -> str:
+    """The case that a mask of this name is of."""
+    name = path.name.removesuffix(".gz").removesuffix(".nii")
+    return next((name.removesuffix(f"_{kind}") for kind in dataset.LABELS if name.endswith(f"_{kind}")), name)
