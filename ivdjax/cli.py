@@ -9,13 +9,15 @@ from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
-from rich.progress import track
 
-from ivdjax import files
+from ivdjax import files, progress
 from ivdjax.config import Data, Experiment, Phantom
 from ivdjax.errors import DataError, UsageError
 
 # Each verb imports what it needs when it runs, so that no verb waits for another's packages.
+
+# The names of `evaluation.discs.Scheme`, in small letters.
+LabelScheme = Literal["as-is", "ivdjax", "mrspineseg", "spider", "totalspineseg"]
 
 
 @dataclass(frozen=True)
@@ -37,15 +39,16 @@ class PhantomVerb:
         """Do it and return the exit code."""
         from ivdjax.data import phantom
 
-        phantom.write_tree(
-            self.out,
-            cases=self.cases,
-            seed=self.seed,
-            shape=self.shape,
-            spacing_mm=self.spacing_mm,
-            progress=lambda done, of: print(f"\rdrawn {done} of {of}", end="", file=sys.stderr),
-        )
-        print(f"\n{self.out}: {self.cases} cases", file=sys.stderr)
+        with progress.bar("drawing") as advance:
+            phantom.write_tree(
+                self.out,
+                cases=self.cases,
+                seed=self.seed,
+                shape=self.shape,
+                spacing_mm=self.spacing_mm,
+                progress=advance,
+            )
+        print(f"{self.out}: {self.cases} cases", file=sys.stderr)
         return 0
 
 
@@ -91,8 +94,10 @@ class PredictVerb:
 
         trained = run.load(self.run, self.checkpoint)
         cases = dataset.discover(self.input, trained.experiment.data.channels)
-        for case in track(cases, "predicting", console=Console(stderr=True)):
-            trained.predict(case, self.out / f"{case.name}.nii.gz")
+        with progress.bar("predicting") as advance:
+            for done, case in enumerate(cases, start=1):
+                trained.predict(case, self.out / f"{case.name}.nii.gz")
+                advance(done, len(cases))
         print(f"{self.out}: {len(cases)} mask(s)", file=sys.stderr)
         return 0
 
@@ -109,19 +114,120 @@ class EvaluateVerb:
     """Folder for the scores."""
     label_grid: Literal["refuse", "voxels", "header"] = "refuse"
     """A reference whose header disagrees with its prediction: refuse it, trust its voxels, or resample it."""
+    subjects: Literal["single", "pairs", "table"] = "single"
+    """Whose scans the cases are, for the intervals: one scan a subject, consecutive pairs (IVDM3Seg), or a table."""
+    subject_table: Path | None = None
+    """CSV file with the columns case,subject; read where subjects is table."""
+    prediction_scheme: LabelScheme = "as-is"
+    """What the predictions' values mean; as-is: one value is binary, several are numbered as the reference is."""
+    reference_scheme: LabelScheme = "as-is"
+    """What the references' values mean; as-is: one value is binary, several are discs."""
 
     def __call__(self) -> int:
         """Do it and return the exit code."""
-        from ivdjax.evaluation import evaluate
+        from ivdjax.evaluation import discs, evaluate
 
-        summary = evaluate.evaluate(self.predictions, self.references, self.out, label_grid=self.label_grid)
+        if (self.subjects == "table") != (self.subject_table is not None):
+            raise UsageError("--subjects table and --subject-table FILE go together; pass both or neither")
+        schemes = {"as-is": None, **{scheme.name.lower(): scheme for scheme in discs.Scheme}}
+        subjects = None
+        if self.subjects != "single":
+            subjects = evaluate.assign_subjects(self.predictions, self.references, self.subjects, self.subject_table)
+        with progress.bar("scoring") as advance:
+            summary = evaluate.evaluate(
+                self.predictions,
+                self.references,
+                self.out,
+                subjects=subjects,
+                label_grid=self.label_grid,
+                prediction_scheme=schemes[self.prediction_scheme],
+                reference_scheme=schemes[self.reference_scheme],
+                progress=advance,
+            )
         for line in summary.warnings:
             print(line, file=sys.stderr)
         for name, value in summary.estimates.items():
             spread = "" if value.std is None else f" +- {value.std:.3f} over cases"
-            print(f"{name:12} {value.mean:.3f}{spread}")
+            interval = "" if value.low is None else f", 95 % interval {value.low:.3f} to {value.high:.3f}"
+            print(f"{name:12} {value.mean:.3f}{spread}{interval}")
         print(f"discs found  {summary.discs_found} of {summary.discs}, false discs {summary.false_discs}")
+        cases = len(summary.cases)
+        if subjects is not None:
+            print(f"intervals resample subjects: {len(set(subjects.values()))} of {cases} cases")
+        elif cases > 1:
+            print(f"intervals take each of {cases} cases for another subject's; --subjects says whose they are")
         print(f"scores in {self.out / 'scores.csv'} and {self.out / 'scores.json'}")
+        return 0
+
+
+@dataclass(frozen=True)
+class MeasureVerb:
+    """Name and measure the discs of masks: levels, volumes, heights, diameters, wedge angles and signals."""
+
+    masks: tyro.conf.Positional[Path]
+    """A mask, a folder of masks, or a tree of cases with their labels."""
+    case: Path | None = None
+    """Folder of the case's images, or a tree of many, to measure signals in."""
+    out: Path = Path("discs.csv")
+    """The table to write."""
+    channels: tuple[str, ...] = Data.channels
+    """Names of the images to take."""
+    scheme: Literal["count", "ivdjax", "mrspineseg", "spider", "totalspineseg"] = "count"
+    """What the values of the masks mean; count: nothing, levels are counted from the lowest disc, L5/S1."""
+    expected: int = 7
+    """Discs that a whole mask has (IVDM3Seg: 7); another number is noted. 0 expects none."""
+    labels: Path | None = None
+    """Folder to write a label map a case to."""
+    labels_scheme: Literal["ivdjax", "mrspineseg", "spider", "totalspineseg"] = "ivdjax"
+    """What the values of those label maps mean; ivdjax: 1 is L5/S1, upwards."""
+    pictures: Path | None = None
+    """Folder to draw each measured disc to, with its landmarks."""
+
+    def __call__(self) -> int:
+        """Do it and return the exit code."""
+        from ivdjax.evaluation.discs import Scheme
+        from ivdjax.evaluation.measure_masks import Outputs, measure_masks
+
+        with progress.bar("measuring") as advance:
+            rows = measure_masks(
+                self.masks,
+                self.out,
+                images=self.case,
+                channels=self.channels,
+                scheme=None if self.scheme == "count" else Scheme[self.scheme.upper()],
+                expected=self.expected or None,
+                outputs=Outputs(self.labels, Scheme[self.labels_scheme.upper()], self.pictures),
+                progress=advance,
+            )
+        for case, note in dict.fromkeys((row.case, row.note) for row in rows if row.note):
+            print(f"{case}: {note}", file=sys.stderr)
+        print(f"{self.out}: {len(rows)} discs of {len({row.case for row in rows})} case(s)")
+        return 0
+
+
+@dataclass(frozen=True)
+class ReportVerb:
+    """Write the page about a finished run again, or one page that compares two or more."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders of runs. One: its report.html is written again; its scans are read from where they were."""
+    out: Path = Path("comparison.html")
+    """The page that compares two or more runs; differences are those of a later run to an earlier one."""
+
+    def __call__(self) -> int:
+        """Do it and return the exit code."""
+        if not self.runs:
+            raise UsageError("report needs the folder of a run, or of several to compare")
+        if len(self.runs) == 1:
+            from ivdjax import run
+
+            run.write_report(self.runs[0])
+            print(f"Look at {self.runs[0] / 'report.html'}.")
+            return 0
+        from ivdjax.evaluation import compare
+
+        compare.write_comparison(self.runs, self.out)
+        print(f"Look at {self.out}.")
         return 0
 
 
@@ -135,6 +241,8 @@ _Verb = (
     | Annotated[CheckVerb, tyro.conf.subcommand("check")]
     | Annotated[PredictVerb, tyro.conf.subcommand("predict")]
     | Annotated[EvaluateVerb, tyro.conf.subcommand("evaluate")]
+    | Annotated[MeasureVerb, tyro.conf.subcommand("measure")]
+    | Annotated[ReportVerb, tyro.conf.subcommand("report")]
 )
 
 

@@ -11,10 +11,8 @@ from pathlib import Path
 
 import jax
 from flax import linen as nn
-from rich.console import Console
-from rich.progress import Progress, track
 
-from ivdjax import config, files, models
+from ivdjax import config, files, models, progress
 from ivdjax.config import Experiment
 from ivdjax.data import cache, dataset, nifti, phantom, splits
 from ivdjax.data.dataset import Case
@@ -51,23 +49,31 @@ def run(experiment: Experiment) -> None:
     print(f"{len(parts.train)} cases to learn from, {len(names)} held out: {', '.join(names)}", flush=True)
     everything = [*parts.train, *parts.held_out]
     made = cache.build(everything, data, data.cache if data.cache is not None else folder / "cache")
-    cached = list(track(made, "reading ", total=len(everything), console=Console(stderr=True), transient=True))
+    cached = []
+    with progress.bar("reading") as advance:
+        for array in made:
+            cached.append(array)
+            advance(len(cached), len(everything))
     loop.train(experiment, cached[: len(parts.train)], cached[len(parts.train) :], folder)
 
     trained = load(folder)
     predictions = folder / "predictions"
-    for case in track(parts.held_out, "predicting", console=Console(stderr=True), transient=True):
-        out = predictions / f"{case.name}.nii.gz"
-        if not out.exists():
-            trained.predict(case, out)
-    summary = evaluate.evaluate(
-        predictions,
-        root,
-        folder,
-        cases=names,
-        subjects={case.name: case.subject for case in cases},
-        label_grid=data.label_grid,
-    )
+    with progress.bar("predicting") as advance:
+        for done, case in enumerate(parts.held_out, start=1):
+            out = predictions / f"{case.name}.nii.gz"
+            if not out.exists():
+                trained.predict(case, out)
+            advance(done, len(names))
+    with progress.bar("scoring") as advance:
+        summary = evaluate.evaluate(
+            predictions,
+            root,
+            folder,
+            cases=names,
+            subjects={case.name: case.subject for case in cases},
+            label_grid=data.label_grid,
+            progress=advance,
+        )
     for line in summary.warnings:
         logger.warning(line)
     _report(experiment, parts.held_out, folder)
@@ -158,15 +164,14 @@ def _draw_phantom(folder: Path, experiment: Experiment) -> Path:
         size = experiment.data.phantom
         partial = folder.with_name(f".partial-{folder.name}")
         shutil.rmtree(partial, ignore_errors=True)
-        with Progress(console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task("drawing phantoms", total=size.cases)
+        with progress.bar("drawing phantoms") as advance:
             phantom.write_tree(
                 partial,
                 cases=size.cases,
                 seed=size.seed,
                 shape=size.shape,
                 spacing_mm=size.spacing_mm,
-                progress=lambda done, _: bar.update(task, completed=done),
+                progress=advance,
             )
         partial.rename(folder)
     return folder

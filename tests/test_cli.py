@@ -4,12 +4,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import nibabel as nib
 import numpy as np
 import pytest
 
 from ivdjax import cli
+from ivdjax.evaluation import discs
 
 ROOT = Path(__file__).parents[1]
 OBLIQUE = np.array([[1.98, 0.1, 0.05, -3], [0.2, -0.05, -1.24, 20], [0.1, -1.24, 0.1, 30], [0, 0, 0, 1.0]])
@@ -76,6 +78,82 @@ def test_evaluate_writes_the_scores(tree, tmp_path, monkeypatch, capfd):
     assert code == 0
     assert "discs found  4 of 4" in out
     assert json.loads((tmp_path / "scores" / "scores.json").read_text())["dice"]["mean"] == 1
+
+
+@pytest.fixture
+def masks(tree, tmp_path):
+    """Perfect predictions of the tree, named by case."""
+    (tmp_path / "masks").mkdir()
+    for name in ("01", "02"):
+        (tmp_path / "masks" / f"{name}.nii.gz").write_bytes((tree / name / f"{name}_Labels.nii.gz").read_bytes())
+    return tmp_path / "masks"
+
+
+def test_evaluate_tells_a_missing_and_an_empty_prediction_in_a_line_and_scores_the_penalty(
+    tree, masks, tmp_path, monkeypatch, capfd
+):
+    label = nib.load(masks / "02.nii.gz")
+    nothing = np.zeros(label.shape, np.uint8)
+    for spoil, words in (
+        (lambda: nib.save(nib.Nifti1Image(nothing, label.affine), masks / "02.nii.gz"), "02.nii.gz: empty"),
+        (lambda: (masks / "02.nii.gz").unlink(), "02: no prediction for"),
+    ):
+        spoil()
+        code, out, err = ivdjax(monkeypatch, capfd, "evaluate", masks, tree, "--out", tmp_path / "scores")
+        assert (code, err.count("\n")) == (0, 1)
+        assert words in err
+        assert "discs found  2 of 4" in out
+        rows = (tmp_path / "scores" / "scores.csv").read_text().splitlines()[3:]
+        diagonal_mm = np.linalg.norm(np.multiply(label.shape, label.header.get_zooms()))
+        for row in rows:
+            assert row.split(",")[2:4] == ["0", "0.0"]
+            assert [float(value) for value in row.split(",")[4:7]] == pytest.approx([diagonal_mm] * 3, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        ("--out {}/scores", 1, "02.nii.gz: lies elsewhere"),
+        ("--subjects table", 2, "--subject-table"),
+        ("--subject-table {}/table.csv", 2, "--subjects table"),
+        ("--subjects table --subject-table {}/table.csv", 1, "table.csv"),
+        ("--reference-scheme spider", 1, "none of the discs of spider"),
+    ],
+)
+def test_evaluate_refuses_in_one_line(tree, masks, tmp_path, monkeypatch, capfd, options, code, words):
+    label = nib.load(masks / "02.nii.gz")
+    moved = label.affine + np.array([[0, 0, 0, 5.0]] * 3 + [[0] * 4])
+    nib.save(nib.Nifti1Image(np.asarray(label.dataobj), moved), masks / "02.nii.gz")
+    monkeypatch.chdir(tmp_path)
+    found, out, err = ivdjax(monkeypatch, capfd, "evaluate", masks, tree, *options.format(tmp_path).split())
+    assert (found, out, err.count("\n")) == (code, "", 1)
+    assert words in err
+    assert not (tmp_path / "scores").exists()
+
+
+def test_evaluate_says_what_its_intervals_resample(tree, tmp_path, monkeypatch, capfd):
+    words = ["evaluate", tree, tree, "--out", tmp_path / "scores"]
+    _, out, _ = ivdjax(monkeypatch, capfd, *words)
+    assert "each of 2 cases for another subject's" in out
+    _, out, _ = ivdjax(monkeypatch, capfd, *words, "--subjects", "pairs")
+    assert "intervals resample subjects: 1 of 2 cases" in out
+    (tmp_path / "table.csv").write_text("case,subject\n01,a\n02,b\n")
+    _, out, _ = ivdjax(monkeypatch, capfd, *words, "--subjects", "table", "--subject-table", tmp_path / "table.csv")
+    assert "intervals resample subjects: 2 of 2 cases" in out
+
+
+def test_evaluate_takes_every_scheme_by_its_name(tree, tmp_path, monkeypatch, capfd):
+    assert [name.upper() for name in get_args(cli.LabelScheme)[1:]] == sorted(discs.Scheme.__members__)
+    for scheme in discs.Scheme:
+        for name in ("01", "02"):
+            path = tree / name / f"{name}_Labels.nii.gz"
+            label = nib.load(path)
+            numbers = np.where(np.asarray(label.dataobj) > 0, scheme.value, 0).astype(np.uint8)
+            nib.save(nib.Nifti1Image(numbers, label.affine), path)
+        words = ["--reference-scheme", scheme.name.lower(), "--prediction-scheme", scheme.name.lower()]
+        code, out, _ = ivdjax(monkeypatch, capfd, "evaluate", tree, tree, "--out", tmp_path / "scores", *words)
+        assert code == 0
+        assert "dice         1.000" in out
 
 
 def experiment(*words):

@@ -67,7 +67,15 @@ class CaseScores:
     """Predicted components, no specks, all of which is farther than `FALSE_DISC_GAP_MM` from every reference disc."""
 
 
-def score_case(case: str, prediction_ZxHxW: np.ndarray, reference_ZxHxW: np.ndarray, spacing_mm: Spacing) -> CaseScores:
+def score_case(
+    case: str,
+    prediction_ZxHxW: np.ndarray,
+    reference_ZxHxW: np.ndarray,
+    spacing_mm: Spacing,
+    *,
+    prediction_labelled: bool = False,
+    reference_labelled: bool = False,
+) -> CaseScores:
     """Score a predicted mask of discs against its reference.
 
     The reference is told apart by `discs.instances`. A prediction with several values is compared value by value with
@@ -78,10 +86,12 @@ def score_case(case: str, prediction_ZxHxW: np.ndarray, reference_ZxHxW: np.ndar
       prediction_ZxHxW: mask on the reference's grid; may be empty.
       reference_ZxHxW: mask with at least one disc, H running downwards.
       spacing_mm: voxel size along Z, H, W.
+      prediction_labelled: the prediction's values are known to be labels, even where there is but one.
+      reference_labelled: likewise the reference's.
 
     Raises:
-      ValueError: the shapes differ, the reference holds no disc, or none of a prediction's labels is a disc of the
-        reference.
+      ValueError: the shapes differ, the reference holds no disc, or none of the labels of a prediction not known to
+        have any is a disc of the reference.
     """
     prediction_ZxHxW, reference_ZxHxW = np.asarray(prediction_ZxHxW), np.asarray(reference_ZxHxW)
     volume_dice = dice(prediction_ZxHxW, reference_ZxHxW)
@@ -90,13 +100,16 @@ def score_case(case: str, prediction_ZxHxW: np.ndarray, reference_ZxHxW: np.ndar
         raise ValueError("the reference holds no disc")
     # Everything below looks at what is inside one of the masks, and so only at the box around both.
     box = bounding_box((prediction_ZxHxW != 0) | (reference_ZxHxW != 0))
-    prediction_ZxHxW, discs_ZxHxW = prediction_ZxHxW[box], discs.instances(reference_ZxHxW[box], spacing_mm)
+    prediction_ZxHxW, reference_ZxHxW = prediction_ZxHxW[box], reference_ZxHxW[box]
+    discs_ZxHxW = reference_ZxHxW if reference_labelled else discs.instances(reference_ZxHxW, spacing_mm)
     labels = discs.upwards(discs_ZxHxW, np.unique(discs_ZxHxW[discs_ZxHxW != 0]))
     predicted_Vx3 = np.argwhere(prediction_ZxHxW)
     nearest_Vx3 = _nearest(predicted_Vx3, discs_ZxHxW, spacing_mm)
-    sections_ZxHxW = _cut(prediction_ZxHxW, predicted_Vx3, nearest_Vx3, discs_ZxHxW)
-    if discs.has_labels(prediction_ZxHxW):
-        _check_labels(prediction_ZxHxW, labels)
+    sections_ZxHxW = prediction_ZxHxW
+    if not prediction_labelled:
+        sections_ZxHxW = _cut(prediction_ZxHxW, predicted_Vx3, nearest_Vx3, discs_ZxHxW)
+        if discs.has_labels(prediction_ZxHxW):
+            _check_labels(prediction_ZxHxW, labels)
     gap_mm_V = np.linalg.norm((predicted_Vx3 - nearest_Vx3) * spacing_mm, axis=1)
     return CaseScores(
         case=case,

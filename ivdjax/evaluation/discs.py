@@ -347,7 +347,7 @@ def _typical_length_mm(pieces: Sequence[np.ndarray], spacing_mm: Spacing) -> flo
     # A bar with the same spread; and no disc is longer than the whole column is deep.
     lengths = [np.sqrt(12 * np.linalg.eigvalsh(np.atleast_2d(np.cov(side.T, bias=True)))[-1]) for side in sides]
     depth = max(side[:, 1].max() for side in sides) - min(side[:, 1].min() for side in sides)
-    return float(min(np.median(lengths), depth))
+    return float(max(min(np.median(lengths), depth), *spacing_mm))
 
 
 def _tilt_degrees(voxel_mm_Vx3: np.ndarray) -> float:

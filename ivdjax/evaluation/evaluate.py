@@ -18,17 +18,16 @@ from typing import Any
 import numpy as np
 
 from ivdjax import __version__
-from ivdjax.data import dataset, nifti
+from ivdjax.data import dataset, masks, nifti
 from ivdjax.errors import DataError, UsageError
-from ivdjax.evaluation import challenge, metrics
+from ivdjax.evaluation import challenge, discs, metrics
 from ivdjax.evaluation.challenge import CaseScores, DiscScore, score_case
+from ivdjax.evaluation.discs import Scheme
+from ivdjax.evaluation.statistics import INTERVAL, RESAMPLES, Estimate, estimate
 from ivdjax.files import write_json, write_text
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(DiscScore))
 DISC_METRICS = ("dice", "asd_mm", "center_mm", "hd95_mm", "nsd_1mm")
-
-INTERVAL = 0.95
-RESAMPLES = 10_000
 
 CONVENTIONS = {
     "mean": "over the discs of a case, then over the cases; std is the sample standard deviation over the cases",
@@ -57,20 +56,6 @@ CONVENTIONS = {
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A mean over cases; what a single case or subject cannot tell is None."""
-
-    mean: float
-    """Mean over cases of the case's score."""
-    std: float | None
-    """Sample standard deviation over cases."""
-    low: float | None
-    """Lower end of the 95 % bootstrap interval of the mean."""
-    high: float | None
-    """Upper end of it."""
-
-
-@dataclass(frozen=True)
 class Summary:
     """What an evaluation found."""
 
@@ -82,6 +67,10 @@ class Summary:
     """Whose scan each case is, where the interval resamples subjects; None where it resamples cases."""
     warnings: tuple[str, ...]
     """A line for everything a reader of the scores must know, such as a case without a prediction."""
+    prediction_scheme: Scheme | None = None
+    """What the predictions' label values mean; None where they were taken as they are."""
+    reference_scheme: Scheme | None = None
+    """What the references' label values mean; None where they were taken as they are."""
 
     @property
     def discs(self) -> int:
@@ -107,6 +96,8 @@ def evaluate(
     cases: Collection[str] | None = None,
     subjects: Mapping[str, str] | None = None,
     label_grid: str = "refuse",
+    prediction_scheme: Scheme | None = None,
+    reference_scheme: Scheme | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Summary:
     """Score predicted masks, any tool's, against reference masks, and write `scores.csv` and `scores.json`.
@@ -123,11 +114,14 @@ def evaluate(
       subjects: the subject of each case. Scans of one subject are alike, so the intervals then resample subjects.
       label_grid: for a reference that lies elsewhere than its prediction: "refuse" it, trust its "voxels" and ignore
         its header, or resample it by its "header" (as `data.dataset.load`).
+      prediction_scheme: what the predictions' label values mean. Values that are no discs under it are ignored. None
+        takes the values as they are: masks of one value are binary, and several are compared with the reference's.
+      reference_scheme: what the references' label values mean, likewise.
       progress: called after each case with the number of cases done and of all.
 
     Raises:
-      DataError: a mask cannot be read or holds no disc, a prediction lies on another grid than its reference, or not
-        one reference has a prediction.
+      DataError: a mask cannot be read, a reference holds no disc, a prediction that is not empty holds none of its
+        scheme's, a prediction lies on another grid than its reference, or not one reference has a prediction.
       UsageError: `subjects` lacks a case.
     """
     pairs, warnings = _pair(Path(predictions), Path(references))
@@ -138,9 +132,11 @@ def evaluate(
     if subjects is not None and (absent := [case for case in pairs if case not in subjects]):
         raise UsageError(f"no subject is given for case {', '.join(absent)}; name one for every case")
     scores = []
-    # Threads, not processes: unzipping and distances release the lock, and nothing has to be started or copied.
+    # Threads, not processes: unzipping and distances release the lock, and nothing has to be started or copied. On two
+    # cores they score 24 cases 1.7 times as fast as one thread, and sooner than two processes do.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        jobs = [pool.submit(_score_files, case, *paths, label_grid) for case, paths in pairs.items()]
+        reading = _Reading(label_grid, prediction_scheme, reference_scheme)
+        jobs = [pool.submit(_score_files, case, *paths, reading) for case, paths in pairs.items()]
         try:
             for done, job in enumerate(jobs, start=1):
                 case_scores, lines = job.result()
@@ -151,6 +147,7 @@ def evaluate(
         finally:
             pool.shutdown(cancel_futures=True)
     summary = summarise(scores, subjects, warnings)
+    summary = dataclasses.replace(summary, prediction_scheme=prediction_scheme, reference_scheme=reference_scheme)
     try:
         write_text(Path(out) / "scores.csv", to_csv(scores))
         write_json(Path(out) / "scores.json", to_json(summary))
@@ -159,13 +156,20 @@ def evaluate(
     return summary
 
 
+def assign_subjects(predictions: Path, references: Path, rule: str, table: Path | None = None) -> dict[str, str]:
+    """Say whose scan each case is that `evaluate` would score; rules and errors are `data.dataset`'s."""
+    pairs, _ = _pair(Path(predictions), Path(references))
+    cases = [dataset.Case(name, (), None, name) for name in pairs]
+    return {case.name: case.subject for case in dataset.assign_subjects(cases, rule, table)}
+
+
 def summarise(
     scores: Sequence[CaseScores], subjects: Mapping[str, str] | None = None, warnings: Sequence[str] = ()
 ) -> Summary:
     """Average the scores of one or more cases; see `evaluate` for the arguments."""
     groups = [case.case if subjects is None else subjects[case.case] for case in scores]
-    estimates = {name: _estimate([_mean(case, name) for case in scores], groups) for name in DISC_METRICS}
-    estimates["volume_dice"] = _estimate([case.volume_dice for case in scores], groups)
+    estimates = {name: estimate([_mean(case, name) for case in scores], groups) for name in DISC_METRICS}
+    estimates["volume_dice"] = estimate([case.volume_dice for case in scores], groups)
     return Summary(tuple(scores), estimates, subjects, tuple(warnings))
 
 
@@ -209,6 +213,10 @@ def to_json(summary: Summary) -> dict[str, Any]:
             "method": f"percentile bootstrap of the mean, {RESAMPLES} resamples",
             "resampled": "cases" if summary.subjects is None else "subjects",
         },
+        "label_schemes": {
+            "prediction": _scheme_name(summary.prediction_scheme),
+            "reference": _scheme_name(summary.reference_scheme),
+        },
         "conventions": CONVENTIONS,
         "warnings": list(summary.warnings),
         "ivdjax": __version__,
@@ -217,18 +225,18 @@ def to_json(summary: Summary) -> dict[str, Any]:
 
 def _pair(predictions: Path, references: Path) -> tuple[dict[str, tuple[Path | None, Path]], list[str]]:
     """For each case to score its prediction, or None, and its reference; and a line for what was left over."""
-    referred = _masks(references)
+    referred = masks.find(references)
     if predictions.is_file():
         if references.is_file():
             return {case: (predictions, reference) for case, reference in referred.items()}, []
-        case = _case_name(predictions)
+        case = masks.case_name(predictions)
         if case not in referred:
             raise DataError(
                 f"{predictions}: {references} has no case of that name (it has {_few(referred)}); pass the file of "
                 "its reference instead"
             )
         return {case: (predictions, referred[case])}, []
-    predicted = _masks(predictions, referred)
+    predicted = masks.find(predictions, referred)
     if not predicted.keys() & referred.keys():
         raise DataError(
             f"{predictions}: none of its masks ({_few(predicted)}) is named after a case of {references} "
@@ -239,80 +247,75 @@ def _pair(predictions: Path, references: Path) -> tuple[dict[str, tuple[Path | N
     return {case: (predicted.get(case), reference) for case, reference in referred.items()}, warnings
 
 
-def _masks(path: Path, cases: Collection[str] = ()) -> dict[str, Path]:
-    """The masks of a tree, a flat folder or one file, by case.
-
-    `<case>_Labels` always is a mask. `<case>` is one where it bears the name of one of `cases`, or where the folder
-    has neither label nor image, and so must be a flat one.
-    """
-    if path.is_file():
-        return {_case_name(path): path}
-    survey = dataset.survey(path)
-    found = [(case, file) for case in survey.names() for file in survey.labels.get(case, [])]
-    flat = not found and not survey.images
-    plain = [(_case_name(file), file) for _, _, file in survey.others]
-    found += [(case, file) for case, file in plain if flat or case in cases]
-    masks: dict[str, Path] = {}
-    for case, file in found:
-        if case in masks:
-            raise DataError(f"{file}: case {case} has its mask twice (also {masks[case]}); remove one")
-        masks[case] = file
-    if not masks:
-        raise DataError(f"{path}: no masks in it; looked for <case>_Labels.nii[.gz] and <case>.nii[.gz]")
-    return masks
-
-
-def _case_name(path: Path) -> str:
-    name = path.name.removesuffix(".gz").removesuffix(".nii")
-    return next((name.removesuffix(f"_{kind}") for kind in dataset.LABELS if name.endswith(f"_{kind}")), name)
-
-
 def _few(names: Collection[str]) -> str:
     names = list(names)
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
-def _score_files(case: str, prediction: Path | None, reference: Path, label_grid: str) -> tuple[CaseScores, list[str]]:
+@dataclass(frozen=True)
+class _Reading:
+    """How masks are read: what to do where grids differ, and what label values mean; see `evaluate`."""
+
+    label_grid: str
+    prediction_scheme: Scheme | None
+    reference_scheme: Scheme | None
+
+
+def _score_files(
+    case: str, prediction: Path | None, reference: Path, reading: _Reading
+) -> tuple[CaseScores, list[str]]:
     if prediction is None:
         label = nifti.read_label(reference)
+        reference_ZxHxW = _levels(label.array, reading.reference_scheme, reference)
         warnings = [f"{case}: no prediction for {reference}; each of its discs scores as missed"]
-        return _score(case, np.zeros_like(label.array), label.array, label.spacing_mm, str(reference)), warnings
+        nothing = np.zeros_like(reference_ZxHxW)
+        return _score(case, nothing, reference_ZxHxW, label.spacing_mm, str(reference), reading), warnings
     grid, reference_grid = nifti.read_grid(prediction), nifti.read_grid(reference)
     fault = dataset.difference(grid, reference_grid)
-    if fault and label_grid == "refuse":
+    if fault and reading.label_grid == "refuse":
         raise DataError(
             f"{prediction}: {fault} than {reference}; nothing is resampled: bring it to the reference's grid"
         )
-    reference_ZxHxW = dataset.load_label(reference, grid, label_grid)
-    prediction_ZxHxW = nifti.read_label(prediction).array
+    reference_ZxHxW = dataset.load_label(reference, grid, reading.label_grid)
+    reference_ZxHxW = _levels(reference_ZxHxW, reading.reference_scheme, reference)
+    prediction_ZxHxW = _levels(nifti.read_label(prediction).array, reading.prediction_scheme, prediction)
     empty = not prediction_ZxHxW.any()
     warnings = [f"{prediction}: empty; each disc of case {case} scores as missed"] if empty else []
     # Headers that agree up to rounding are the reference's: every tool's masks are measured with the same voxel.
     spacing_mm = (grid if fault else reference_grid).spacing_mm
-    return _score(case, prediction_ZxHxW, reference_ZxHxW, spacing_mm, f"{prediction} against {reference}"), warnings
+    where = f"{prediction} against {reference}"
+    return _score(case, prediction_ZxHxW, reference_ZxHxW, spacing_mm, where, reading), warnings
 
 
 def _score(
-    case: str, prediction: np.ndarray, reference: np.ndarray, spacing: metrics.Spacing, where: str
+    case: str, prediction: np.ndarray, reference: np.ndarray, spacing: metrics.Spacing, where: str, reading: _Reading
 ) -> CaseScores:
     try:
-        return score_case(case, prediction, reference, spacing)
+        return score_case(
+            case,
+            prediction,
+            reference,
+            spacing,
+            prediction_labelled=reading.prediction_scheme is not None,
+            reference_labelled=reading.reference_scheme is not None,
+        )
     except ValueError as error:
         raise DataError(f"{where}: {error}") from error
 
 
+def _levels(labels_ZxHxW: np.ndarray, scheme: Scheme | None, path: Path) -> np.ndarray:
+    """The levels of a label map under a scheme; an empty map, or one to be taken as it is, stays what it is."""
+    if scheme is None or not labels_ZxHxW.any():
+        return labels_ZxHxW
+    try:
+        return discs.from_scheme(labels_ZxHxW, scheme)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}; name the scheme that it is numbered by") from error
+
+
+def _scheme_name(scheme: Scheme | None) -> str:
+    return "as-is" if scheme is None else scheme.name.lower()
+
+
 def _mean(case: CaseScores, name: str) -> float:
     return float(np.mean([getattr(disc, name) for disc in case.discs]))
-
-
-def _estimate(values: Sequence[float], groups: Sequence[str]) -> Estimate:
-    """The mean over values, and its interval from resampling whole groups with replacement."""
-    names, group = np.unique(groups, return_inverse=True)
-    low = high = None
-    if len(names) > 1:
-        # The same draws for every metric, and for every tool scored on the same cases: their differences are paired.
-        drawn = np.random.default_rng(0).multinomial(len(names), np.full(len(names), 1 / len(names)), RESAMPLES)
-        means = drawn @ np.bincount(group, values) / (drawn @ np.bincount(group))
-        low, high = (float(q) for q in np.quantile(means, [(1 - INTERVAL) / 2, (1 + INTERVAL) / 2]))
-    std = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return Estimate(float(np.mean(values)), std, low, high)

@@ -24,6 +24,8 @@ from surface_distance import lookup_tables
 NSD_TOLERANCE_MM = 1.0
 # Voxel sizes come out of 32-bit headers: 1 mm may read 1.0000003 mm, and must still be within 1 mm.
 ROUNDING_MM = 1e-3
+# Shares of an area are sums in some order: one that is the percentile's but for its last bits must count as reached.
+ROUNDING_SHARE = 1e-9
 
 Spacing = tuple[float, float, float]
 
@@ -137,7 +139,7 @@ def _percentile(distance_mm: np.ndarray, area_mm2: np.ndarray, share: float) -> 
     """The smallest distance within which `share` of the area lies."""
     order = np.argsort(distance_mm, kind="stable")
     reached = np.cumsum(area_mm2[order]) / area_mm2.sum()
-    return float(distance_mm[order][min(np.searchsorted(reached, share), len(order) - 1)])
+    return float(distance_mm[order][min(np.searchsorted(reached, share - ROUNDING_SHARE), len(order) - 1)])
 
 
 def _inside(mask: np.ndarray) -> np.ndarray:

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ivdjax.evaluation.challenge import label_discs, score_case
+from ivdjax.evaluation.challenge import score_case
+from ivdjax.evaluation.discs import instances
 
 SPACING_MM = (2.0, 1.25, 1.25)
 DIAGONAL_MM = 458.24
@@ -80,6 +81,13 @@ def test_a_shift_by_a_whole_level_loses_one_disc_and_doubles_another():
     assert scores.volume_dice == pytest.approx(6 / 7)
 
 
+def test_a_shift_downwards_loses_the_highest_disc():
+    *between, highest = score(spine(range(-1, 6)), spine()).discs
+    assert not highest.found
+    assert (highest.dice, highest.center_mm) == (0.0, pytest.approx(DIAGONAL_MM, abs=0.005))
+    assert [disc.dice for disc in between] == pytest.approx([2 / 3, 1, 1, 1, 1, 1])
+
+
 def test_an_eighth_disc_is_false_and_a_speck_or_a_frayed_edge_is_not():
     assert score(spine(range(8)), spine()).false_discs == 1
     speck, fray = spine(), spine()
@@ -87,6 +95,33 @@ def test_an_eighth_disc_is_false_and_a_speck_or_a_frayed_edge_is_not():
     fray[8:28, 230:234, 100:132] = 1  # 2 voxels below the lowest disc, and a third as large
     assert score(speck, spine()).false_discs == 0
     assert score(fray, spine()).false_discs == 0
+
+
+def test_a_ball_moved_by_half_its_radius():
+    radius_mm, spacing_mm = 20.0, (1.0, 1.25, 1.25)
+    voxels_mm = np.moveaxis(np.indices((57, 48, 56)), 0, -1) * spacing_mm
+    prediction, reference = (
+        np.linalg.norm(voxels_mm - center_mm, axis=-1) <= radius_mm for center_mm in ((28, 30, 40), (28, 30, 30))
+    )
+    (disc,) = score_case("01", prediction, reference, spacing_mm).discs
+    share = 10 / radius_mm  # of two balls' volume 1 - 3/4 x share + 1/16 x share^3 is in both
+    assert disc.dice == pytest.approx(1 - 0.75 * share + share**3 / 16, abs=0.005)
+    assert disc.center_mm == pytest.approx(10.0)
+    assert disc.reference_mm3 == pytest.approx(4 / 3 * np.pi * radius_mm**3, rel=0.01)
+    # A point of one sphere at angle t from the shift lies r - sqrt(r^2 + d^2 - 2 r d cos t) off the other, in modulus.
+    cosine = np.linspace(-1, 1, 100_001)
+    off_mm = np.abs(radius_mm - np.sqrt(radius_mm**2 + 10**2 - 2 * radius_mm * 10 * cosine))
+    # Elements lie on both sides of a curved surface, and a distance is taken to the nearer: short by half a voxel.
+    assert off_mm.mean() - 0.6 * 1.25 < disc.asd_mm < off_mm.mean()
+    assert disc.hd95_mm == pytest.approx(np.quantile(off_mm, 0.95), abs=0.5 * 1.25)
+
+
+def test_two_single_voxels_as_published():
+    prediction, reference = np.zeros((2, 20, 20, 20), np.uint8)
+    prediction[5, 6, 7], reference[5, 6, 9] = 1, 1
+    (disc,) = score_case("01", prediction, reference, (3, 2, 1)).discs
+    assert (disc.asd_mm, disc.hd95_mm, disc.nsd_1mm, disc.dice) == pytest.approx((1.5, 2.0, 0.5, 0.0))
+    assert (disc.found, disc.center_mm, disc.predicted_mm3) == (False, 2.0, 6.0)
 
 
 def test_every_far_voxel_goes_to_the_nearest_disc():
@@ -101,7 +136,7 @@ def test_every_far_voxel_goes_to_the_nearest_disc():
 
 
 def test_labels_are_scored_label_by_label():
-    reference = label_discs(spine(), SPACING_MM)
+    reference = instances(spine(), SPACING_MM)
     shifted = np.where(reference == 7, 0, reference + (reference > 0))  # every label one level too low
     assert all(disc.dice == 1.0 for disc in score(reference, reference).discs)
     assert all(disc.dice == 1.0 for disc in score(reference, spine()).discs)
@@ -113,7 +148,7 @@ def test_labels_are_scored_label_by_label():
 
 
 def test_discs_are_numbered_by_height_whatever_their_labels():
-    numbers = label_discs(spine(), SPACING_MM)
+    numbers = instances(spine(), SPACING_MM)
     downwards = np.where(numbers > 0, 208 - numbers.astype(int), 0)  # 207 the lowest, 201 the highest
     prediction = downwards.copy()
     prediction[downwards == 207] = 0
@@ -121,7 +156,7 @@ def test_discs_are_numbered_by_height_whatever_their_labels():
 
 
 def test_labels_of_another_scheme_are_refused():
-    numbers = label_discs(spine(), SPACING_MM)
+    numbers = instances(spine(), SPACING_MM)
     with pytest.raises(ValueError, match=r"201, 202.*1, 2.*number the discs alike"):
         score(np.where(numbers > 0, numbers.astype(int) + 200, 0), spine())
 
@@ -134,7 +169,7 @@ def test_a_reference_without_a_disc_and_other_shapes_are_refused():
 
 
 def test_discs_are_told_apart_from_the_lowest_upwards():
-    discs = label_discs(spine(), SPACING_MM)
+    discs = instances(spine(), SPACING_MM)
     assert discs.dtype == np.uint8
     for k in range(7):
         assert np.array_equal(discs == k + 1, spine([k]) > 0)
@@ -143,36 +178,36 @@ def test_discs_are_told_apart_from_the_lowest_upwards():
 def test_specks_of_a_reference_are_no_discs():
     mask = spine()
     mask[0, 0, 0:20] = 1  # 62 mm3
-    discs = label_discs(mask, SPACING_MM)
+    discs = instances(mask, SPACING_MM)
     assert discs.max() == 7
     assert not discs[0].any()
     assert len(score(spine(), mask).discs) == 7
 
 
 def test_small_discs_of_a_small_anatomy_are_no_specks():
-    assert label_discs(spine(), (0.2, 0.2, 0.2)).max() == 7
+    assert instances(spine(), (0.2, 0.2, 0.2)).max() == 7
 
 
 def test_an_oblique_disc_one_voxel_thin_is_one_disc():
     mask = np.zeros((6, 30, 30), np.uint8)
     for w in range(30):
         mask[:, w, w] = 1
-    assert np.array_equal(label_discs(mask, SPACING_MM), mask)
+    assert np.array_equal(instances(mask, SPACING_MM), mask)
 
 
 def test_labels_are_kept_and_must_fit():
     mask = spine([0, 1]).astype(np.int16)
     mask[:, :210] *= 203
-    assert np.array_equal(label_discs(mask, SPACING_MM), mask)
+    assert np.array_equal(instances(mask, SPACING_MM), mask)
     with pytest.raises(ValueError, match=r"0\.\.255"):
-        label_discs(np.where(mask == 1, 300, mask), SPACING_MM)
+        instances(np.where(mask == 1, 300, mask), SPACING_MM)
 
 
 def test_noise_is_no_mask_of_discs():
     mask = np.zeros((1, 80, 80), np.uint8)
     mask[0, ::4, ::4] = 1
     with pytest.raises(ValueError, match="400 separate pieces"):
-        label_discs(mask, SPACING_MM)
+        instances(mask, SPACING_MM)
 
 
 @settings(max_examples=10, deadline=None)
@@ -191,7 +226,7 @@ def test_sections_share_out_the_whole_prediction(seed):
     apart = np.stack(
         [
             np.linalg.norm(
-                voxels[:, None] - (np.argwhere(label_discs(reference, SPACING_MM) == k) * SPACING_MM), axis=2
+                voxels[:, None] - (np.argwhere(instances(reference, SPACING_MM) == k) * SPACING_MM), axis=2
             ).min(1)
             for k in (1, 2, 3)
         ]
@@ -200,3 +235,54 @@ def test_sections_share_out_the_whole_prediction(seed):
     for k, disc in enumerate(scores.discs):
         mine = apart.argmin(axis=0) == k
         assert (mine & clear).sum() <= round(disc.predicted_mm3 / voxel_mm3) <= (mine | ~clear).sum()
+
+
+METRICS = ("dice", "asd_mm", "center_mm", "hd95_mm", "nsd_1mm", "reference_mm3", "predicted_mm3")
+
+
+@st.composite
+def outlines(draw):
+    """A box, another one that it overlaps, and a voxel size."""
+    reference, prediction = np.zeros((2, 9, 10, 11), bool)
+    reference[2:7, 3:7, 2:9] = True
+    low, high = draw(st.tuples(*[st.integers(0, 3)] * 3)), draw(st.tuples(*[st.integers(6, 9)] * 3))
+    prediction[tuple(slice(*ends) for ends in zip(low, high, strict=True))] = True
+    spacing_mm = tuple(draw(st.sampled_from([0.5, 1.0, 1.25, 2.0])) for _ in range(3))
+    return prediction, reference, spacing_mm
+
+
+def measured(prediction, reference, spacing_mm):
+    (disc,) = score_case("x", prediction, reference, spacing_mm).discs
+    return {name: getattr(disc, name) for name in METRICS}
+
+
+@settings(max_examples=20, deadline=None)
+@given(outlines(), st.tuples(*[st.integers(0, 3)] * 3), st.permutations(range(3)), st.sampled_from([0.25, 2.0]))
+def test_the_laws_of_every_metric(drawn, moved, axes, factor):
+    prediction, reference, spacing_mm = drawn
+    before = measured(prediction, reference, spacing_mm)
+    padding = [(n, 3 - n) for n in moved]
+    assert measured(np.pad(prediction, padding), np.pad(reference, padding), spacing_mm) == pytest.approx(before)
+    turned_mm = tuple(spacing_mm[i] for i in axes)
+    assert measured(prediction.transpose(axes), reference.transpose(axes), turned_mm) == pytest.approx(before)
+    forth, back = dict(before), measured(reference, prediction, spacing_mm)
+    assert (back.pop("reference_mm3"), back.pop("predicted_mm3")) == pytest.approx(
+        (forth.pop("predicted_mm3"), forth.pop("reference_mm3"))
+    )
+    assert back == pytest.approx(forth)
+    scaled = measured(prediction, reference, tuple(s * factor for s in spacing_mm))
+    for name in ("asd_mm", "center_mm", "hd95_mm"):
+        assert scaled[name] == pytest.approx(before[name] * factor)
+    for name in ("reference_mm3", "predicted_mm3"):
+        assert scaled[name] == pytest.approx(before[name] * factor**3)
+    assert scaled["dice"] == before["dice"]
+    assert (scaled["nsd_1mm"] - before["nsd_1mm"]) * (factor - 1) <= 1e-12
+
+
+def test_a_scheme_makes_a_label_of_a_single_value():
+    levels = instances(spine(), SPACING_MM)
+    only_l4 = np.where(levels == 2, 2, 0)
+    scores = score_case("01", only_l4, spine(), SPACING_MM, prediction_labelled=True)
+    assert [disc.found for disc in scores.discs] == [False, True, False, False, False, False, False]
+    one_level = score_case("01", levels, only_l4, SPACING_MM, prediction_labelled=True, reference_labelled=True)
+    assert [disc.dice for disc in one_level.discs] == [1.0]
