@@ -27,8 +27,8 @@ LEVELS = 23  # C2/C3 to L5/S1
 STACKED = 0.35
 # and what is nearer than this, with no wider gap between, is a piece of one that degeneration or the grid has torn.
 TORN, TORN_GAP = 0.2, 0.3
-# A part that is split off must have this share of the whole, or it is a bump of a disc rather than another one.
-SPLIT_SHARE = 0.15
+# A part that is split off must have this share of the largest, or it is a bump of a disc rather than another one.
+SPLIT_SHARE = 0.2
 
 # Degrees by which the way from a disc to the next may leave the vertical, and may turn from one step to the next. In 24
 # patients, some with scoliosis or a slipped vertebra, these were at most 37 and 29.
@@ -281,11 +281,13 @@ def _split(voxel_Vx3: np.ndarray, space: _Space) -> list[np.ndarray]:
         cores = range(1, int(core_ZxHxW.max()) + 1)
         parts = _grow(core_ZxHxW, cores, voxel_Vx3, low, space)
         largest = max(parts, key=lambda core: len(parts[core]))
-        share = SPLIT_SHARE * len(voxel_Vx3)
+        # Both ways: what bridges two discs runs from one to the other and has the other in its own plane.
         stacked = [
             core
             for core, part in parts.items()
-            if len(part) > share and _off_plane(part, parts[largest], space) > STACKED
+            if len(part) > SPLIT_SHARE * len(parts[largest])
+            and _off_plane(part, parts[largest], space) > STACKED
+            and _off_plane(parts[largest], part, space) > STACKED
         ]
         if stacked:
             parts = _grow(core_ZxHxW, [largest, *stacked], voxel_Vx3, low, space)
