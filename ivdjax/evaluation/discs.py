@@ -29,6 +29,8 @@ STACKED = 0.35
 TORN, TORN_GAP = 0.2, 0.3
 # A part that is split off must have this share of the largest, or it is a bump of a disc rather than another one.
 SPLIT_SHARE = 0.2
+# And be this much longer than high, seen from the side: only then its plane is known.
+SLENDER = 1.8
 
 # Degrees by which the way from a disc to the next may leave the vertical, and may turn from one step to the next. In 24
 # patients, some with scoliosis or a slipped vertebra, these were at most 37 and 29.
@@ -277,7 +279,7 @@ def _split(voxel_Vx3: np.ndarray, space: _Space) -> list[np.ndarray]:
     depth_mm = ndimage.distance_transform_edt(inside, sampling=space.spacing_mm)
     # The deeper, the more bridges are gone; it is cut at the first depth at which discs come apart.
     for depth in np.linspace(0, depth_mm.max(), 9)[1:-1]:
-        core_ZxHxW = cc3d.connected_components(depth_mm > depth, connectivity=6)
+        core_ZxHxW = cc3d.connected_components(depth_mm > depth, connectivity=26)
         cores = range(1, int(core_ZxHxW.max()) + 1)
         parts = _grow(core_ZxHxW, cores, voxel_Vx3, low, space)
         largest = max(parts, key=lambda core: len(parts[core]))
@@ -286,6 +288,7 @@ def _split(voxel_Vx3: np.ndarray, space: _Space) -> list[np.ndarray]:
             core
             for core, part in parts.items()
             if len(part) > SPLIT_SHARE * len(parts[largest])
+            and min(_slenderness(part, space), _slenderness(parts[largest], space)) > SLENDER
             and _off_plane(part, parts[largest], space) > STACKED
             and _off_plane(parts[largest], part, space) > STACKED
         ]
@@ -329,6 +332,12 @@ def _off_plane(piece_Vx3: np.ndarray, disc_Vx3: np.ndarray, space: _Space) -> fl
     offset_3 = (piece_Vx3.mean(axis=0) - disc_Vx3.mean(axis=0)) * space.spacing_mm
     down, back = _forwards(disc_Vx3 * space.spacing_mm)
     return float(abs(offset_3[1] * back - offset_3[2] * down)) / space.disc_mm
+
+
+def _slenderness(piece_Vx3: np.ndarray, space: _Space) -> float:
+    """Length over height of a piece, seen from the side."""
+    spread = np.linalg.eigvalsh(np.cov((piece_Vx3[:, 1:] * space.spacing_mm[1:]).T, bias=True))
+    return float(np.sqrt(spread[1] / max(spread[0], 1e-6)))
 
 
 def _forwards(voxel_mm_Vx3: np.ndarray) -> np.ndarray:

@@ -247,7 +247,7 @@ def _endplate_n(columns: _Columns, side: int, interior_UxV: np.ndarray, u: float
     if not len(i):
         return n
     off_mm = float(np.mean(surface_UxV[i, j] - _terms(columns.u_U[i], columns.v_V[j]) @ fit))
-    return n + off_mm * _trust(columns, off_mm, 2 * reach[1])
+    return float(n + off_mm * _trust(columns, off_mm, 2 * reach[1]))
 
 
 def _fit(design: np.ndarray, value: np.ndarray) -> np.ndarray:

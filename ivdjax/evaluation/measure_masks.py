@@ -104,7 +104,7 @@ def measure_masks(
 
 
 def to_csv(rows: Sequence[Disc]) -> str:
-    """The text of `discs.csv`, numbers to four decimals; what could not be measured is empty."""
+    """The text of `discs.csv`, numbers to six digits; what could not be measured is empty."""
     signals = list(dict.fromkeys(column for row in rows for column in row.signals))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -116,10 +116,10 @@ def to_csv(rows: Sequence[Disc]) -> str:
     return text.getvalue()
 
 
-def _cell(value: float | bool | None) -> float | int | str:
+def _cell(value: float | bool | None) -> int | str:
     if value is None:
         return ""
-    return int(value) if isinstance(value, bool) else round(value, 4)
+    return int(value) if isinstance(value, bool) else f"{value:.6g}"
 
 
 def _cases(images: Path, channels: Sequence[str], names: Sequence[str]) -> dict[str, dataset.Case]:

@@ -74,6 +74,16 @@ def test_a_disc_with_a_dent_stays_whole(dent):
     assert instances(mask, SPACING_MM).max() == 7
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_a_disc_at_any_angle_is_one_disc(seed):
+    rng = np.random.default_rng(seed)
+    height, ap = rng.uniform(4, 13), rng.uniform(28, 40)
+    turn = rotation(rng.uniform(-1, 1, 3) * (55, 30, 30))
+    disc = wedge(height, ap, ap * 1.35, rng.uniform(0, 6), turn, affine(), rng.uniform(-1, 1, 3))
+    assert np.array_equal(instances(disc, SPACING_MM) > 0, disc)
+    assert instances(disc, SPACING_MM).max() == 1
+
+
 def test_specks_are_no_discs_and_no_part_of_one():
     mask = spine()
     mask[2, 5:7, 3:6] = 1
