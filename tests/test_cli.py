@@ -161,6 +161,54 @@ def experiment(*words):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
+def test_measure_writes_the_table_and_tells_what_speaks_against_the_names(tree, tmp_path, monkeypatch, capfd):
+    out = tmp_path / "discs.csv"
+    options = (
+        "--case",
+        tree,
+        "--channels",
+        "t2",
+        "--out",
+        out,
+        "--labels",
+        tmp_path / "labels",
+        "--pictures",
+        tmp_path,
+    )
+    code, told, err = ivdjax(monkeypatch, capfd, "measure", tree, *options)
+    assert code == 0
+    assert "4 discs of 2 case(s)" in told
+    assert all(line.startswith(("01: 2 discs where 7 are", "02: 2 discs where 7 are")) for line in err.splitlines())
+    table = out.read_text().splitlines()
+    assert table[0].startswith("case,level,name,volume_mm3,height_anterior_mm")
+    assert [row.split(",")[:3] for row in table[1:3]] == [["01", "1", "L5/S1"], ["01", "2", "L4/L5"]]
+    assert (tmp_path / "01_L4-L5.png").stat().st_size > 1000
+    code, told, err = ivdjax(
+        *(monkeypatch, capfd, "measure", tmp_path / "labels", "--scheme", "ivdjax"),
+        *("--expected", "0", "--out", tmp_path / "again.csv"),
+    )
+    assert (code, err) == (0, "")
+    first, again = (
+        [row.split(",")[:13] for row in path.read_text().splitlines()] for path in (out, tmp_path / "again.csv")
+    )
+    assert first == again
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["--scheme", "spider"], 1, "none of the discs of spider, values 201 to 223"),
+        (["--pictures", "pictures"], 2, "--case"),
+        (["--case", "nowhere"], 1, "nowhere: no such folder"),
+    ],
+)
+def test_measure_refuses_in_one_line(tree, tmp_path, monkeypatch, capfd, options, code, words):
+    done, _, err = ivdjax(monkeypatch, capfd, "measure", tree, "--out", tmp_path / "discs.csv", *options)
+    assert (done, err.count("\n")) == (code, 1)
+    assert words in err
+    assert not (tmp_path / "discs.csv").exists()
+
+
 def test_help_lists_every_field_with_its_doc():
     out = experiment("--help").stdout
     for field in ("--run-dir", "--model.features", "--data.root", "--train.steps", "--augment.noise", "--seed"):
