@@ -5,7 +5,6 @@ What is in the run's folder says what is done: a checkpoint of the last step, a 
 
 import logging
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -43,8 +42,7 @@ def run(experiment: Experiment) -> None:
         print(f"Finished already: look at {finished} (scores in {folder / 'scores.json'}).")
         return
     root = data.root if data.root is not None else _draw_phantom(folder / "phantom", experiment)
-    cases = dataset.assign_subjects(dataset.discover(root, data.channels), data.subjects, data.subject_table)
-    parts = splits.split(cases, data)
+    cases, parts = _split(root, experiment)
     names = [case.name for case in parts.held_out]
     print(f"{len(parts.train)} cases to learn from, {len(names)} held out: {', '.join(names)}", flush=True)
     everything = [*parts.train, *parts.held_out]
@@ -76,7 +74,7 @@ def run(experiment: Experiment) -> None:
         )
     for line in summary.warnings:
         logger.warning(line)
-    _report(experiment, parts.held_out, folder)
+    write_report(folder)
     dice, volume_dice = (summary.estimates[name].mean for name in ("dice", "volume_dice"))
     print(
         f"Discs found {summary.discs_found} of {summary.discs}, mean Dice a disc {dice:.3f}, volume Dice "
@@ -177,14 +175,47 @@ def _draw_phantom(folder: Path, experiment: Experiment) -> Path:
     return folder
 
 
-def _report(experiment: Experiment, held_out: Sequence[Case], folder: Path) -> None:
-    """Write the report of a run whose cases are predicted and scored."""
+def _split(root: Path, experiment: Experiment) -> tuple[list[Case], splits.Split]:
+    data = experiment.data
+    cases = dataset.assign_subjects(dataset.discover(root, data.channels), data.subjects, data.subject_table)
+    return cases, splits.split(cases, data)
+
+
+def write_report(folder: Path) -> Path:
+    """Write the report of a run whose cases are predicted and scored, from its folder and its images.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        DataError: the folder is not that of such a run, or its data is not where it was.
+    """
+    experiment = read_experiment(folder)
+    data = experiment.data
+    root = data.root if data.root is not None else folder / "phantom"
+    _, parts = _split(root, experiment)
     pages = []
-    for case in held_out:
-        image_ZxHxWxC, label_ZxHxW, spacing_mm, _ = dataset.load(case, label_grid=experiment.data.label_grid)
-        prediction = nifti.read_label(folder / "predictions" / f"{case.name}.nii.gz")
-        pages.append(report.ReportCase(case.name, image_ZxHxWxC[..., -1], spacing_mm, label_ZxHxW, prediction.array))
-    root, names = experiment.data.root, ", ".join(case.name for case in held_out)
-    caption = f"Held-out cases {names} of {'the digital phantom' if root is None else root.name}."
+    for case in parts.held_out:
+        path = folder / "predictions" / f"{case.name}.nii.gz"
+        if not path.exists():
+            raise DataError(f"{path}: no such file; run the experiment to its end first")
+        image_ZxHxWxC, label_ZxHxW, spacing_mm, affine = dataset.load(case, label_grid=data.label_grid)
+        prediction_ZxHxW = nifti.read_label(path).array
+        pages.append(
+            report.ReportCase(
+                name=case.name,
+                image_ZxHxW=image_ZxHxWxC[..., -1],
+                spacing_mm=spacing_mm,
+                affine=affine,
+                reference_ZxHxW=label_ZxHxW,
+                prediction_ZxHxW=prediction_ZxHxW,
+            )
+        )
+    names = ", ".join(case.name for case in parts.held_out)
+    scans = {
+        "learned from": f"{len(parts.train)} cases of {len({case.subject for case in parts.train})} subjects",
+        "channel in the pictures": data.channels[-1],
+    }
+    caption = f"Held-out cases {names} of {'the digital phantom' if data.root is None else data.root.resolve().name}."
     machine = {"devices": ", ".join(sorted({device.device_kind for device in jax.devices()}))}
-    report.write_report(folder, pages, caption=caption, machine=machine)
+    return report.write_report(folder, pages, caption=caption, data=scans, machine=machine)
