@@ -1,26 +1,54 @@
-"""Pictures of a slice with the outlines of masks on it, as PNG, for the report and for whoever wants to look."""
+"""What a case's slices look like: all of them in one grey picture, and the outlines of masks as vector paths."""
 
 import io
+import math
+from dataclasses import dataclass
 
+import contourpy
 import numpy as np
-from matplotlib import patheffects
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from PIL import Image
 
-from ivdjax.evaluation.challenge import label_discs
 from ivdjax.evaluation.metrics import Spacing, bounding_box
 
 # Far apart for every kind of colour vision, and both clear of the greys they lie on.
 REFERENCE_COLOR = "#2fb4ff"
 PREDICTION_COLOR = "#ffb020"
 
-PIXELS_PER_MM = 3.0
-MARGIN_MM = 32.0
+Frame = tuple[slice, slice]
+"""Rows and columns of a part of the slices."""
+
 # Intensities beyond these percentiles are shown black and white: skin near the coil must not darken the spine.
 WINDOW_PERCENTILES = (1.0, 99.5)
 
-# Matplotlib measures lines and letters in points, 72 an inch.
-_DPI = 144
+# JPEG codes blocks of 8 x 8 pixels; a ring around each slice keeps its neighbours out where it is enlarged.
+_BLOCK, _RING = 8, 1
+# Pictures no wider than this are drawn in one piece by every graphics processor.
+_WIDEST = 4096
+# From hardly to be told from the original down to blocks one sees; noise takes the space.
+_QUALITIES = (90, 85, 80, 75, 70, 60, 50, 40)
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """All slices of a volume in one picture, row by row, each in a cell of its own."""
+
+    jpeg: bytes
+    """The picture, 8-bit grey."""
+    height_px: int
+    """Of the picture."""
+    width_px: int
+    """Of the picture."""
+    columns: int
+    """Cells in a row."""
+    cell_px: tuple[int, int]
+    """Height and width of a cell."""
+    slice_px: tuple[int, int]
+    """Height and width of a slice, a pixel a voxel; a cell is larger by a border."""
+
+    def corner_px(self, z: int) -> tuple[int, int]:
+        """Row and column of the first voxel of slice `z`."""
+        row, column = divmod(z, self.columns)
+        return row * self.cell_px[0] + _RING, column * self.cell_px[1] + _RING
 
 
 def mid_sagittal(mask_ZxHxW: np.ndarray) -> int:
@@ -31,86 +59,60 @@ def mid_sagittal(mask_ZxHxW: np.ndarray) -> int:
     return round(float(np.average(np.arange(len(area_Z)), weights=area_Z)))
 
 
-def sagittal_png(
-    image_ZxHxW: np.ndarray,
-    spacing_mm: Spacing,
-    reference_ZxHxW: np.ndarray,
-    prediction_ZxHxW: np.ndarray,
-    z: int | None = None,
-) -> bytes:
-    """Picture the spine in one sagittal slice, with the outlines of the reference and of the prediction.
+def frame(inside_ZxHxW: np.ndarray, spacing_mm: Spacing, margin_mm: float) -> Frame:
+    """Rows and columns of what is inside in any slice and a margin around it; all where nothing is inside."""
+    inside_HxW = inside_ZxHxW.any(axis=0)
+    if not inside_HxW.any():
+        return slice(0, inside_HxW.shape[0]), slice(0, inside_HxW.shape[1])
+    shown = []
+    for reached, spacing, size in zip(bounding_box(inside_HxW), spacing_mm[1:], inside_HxW.shape, strict=True):
+        margin = round(margin_mm / spacing)
+        shown.append(slice(max(reached.start - margin, 0), min(reached.stop + margin, size)))
+    return shown[0], shown[1]
 
-    Shown is the part of the slice around both masks, in true proportions. The discs of the reference bear their
-    numbers, 1 the lowest.
+
+def sheet(image_ZxHxW: np.ndarray, budget_bytes: int) -> Sheet:
+    """Picture all slices of a volume at the best quality that fits into `budget_bytes`, or at the lowest.
 
     Args:
-      image_ZxHxW: intensities of any scale.
-      spacing_mm: voxel size along Z, H, W.
-      reference_ZxHxW: mask on the image's grid, drawn in `REFERENCE_COLOR`.
-      prediction_ZxHxW: another, drawn in `PREDICTION_COLOR`.
-      z: the slice; by default `mid_sagittal` of the reference.
-
-    Raises:
-      ValueError: the shapes differ.
+      image_ZxHxW: intensities of any scale; those beyond `WINDOW_PERCENTILES` are black and white.
+      budget_bytes: size of the picture to stay within.
     """
-    shapes = {image_ZxHxW.shape, reference_ZxHxW.shape, prediction_ZxHxW.shape}
-    if len(shapes) > 1:
-        raise ValueError(f"image, reference and prediction are of different shapes: {sorted(shapes)}")
-    z = mid_sagittal(reference_ZxHxW) if z is None else z
-    spacing_hw = spacing_mm[1:]
-    h, w = _frame(((reference_ZxHxW != 0) | (prediction_ZxHxW != 0)).any(axis=0), spacing_hw)
-    figure, axes = _draw_image(image_ZxHxW[z, h, w], spacing_hw)
-    # The prediction is the thinner line and on top, so that where both agree both are seen.
-    _draw_outline(axes, reference_ZxHxW[z, h, w], spacing_hw, REFERENCE_COLOR, width=2.2)
-    _draw_outline(axes, prediction_ZxHxW[z, h, w], spacing_hw, PREDICTION_COLOR, width=1.0)
-    _draw_numbers(axes, label_discs(reference_ZxHxW, spacing_mm)[z, h, w], spacing_hw)
-    png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=_DPI, metadata={"Software": None})
-    return png.getvalue()
+    Z, *slice_px = image_ZxHxW.shape
+    black, white = np.percentile(image_ZxHxW, WINDOW_PERCENTILES)
+    share_ZxHxW = (image_ZxHxW.astype(np.float32) - black) / (white - black if white > black else 1.0)
+    grey_ZxHxW = np.round(255 * np.clip(share_ZxHxW, 0, 1)).astype(np.uint8)
+    cell_px = tuple(math.ceil((n + 2 * _RING) / _BLOCK) * _BLOCK for n in slice_px)
+    around = [(_RING, cell - n - _RING) for cell, n in zip(cell_px, slice_px, strict=True)]
+    columns = max(1, min(Z, _WIDEST // cell_px[1]))
+    rows = math.ceil(Z / columns)
+    cells = np.pad(np.pad(grey_ZxHxW, [(0, 0), *around], mode="edge"), [(0, rows * columns - Z), (0, 0), (0, 0)])
+    picture = cells.reshape(rows, columns, *cell_px).swapaxes(1, 2).reshape(rows * cell_px[0], columns * cell_px[1])
+    for quality in _QUALITIES:
+        jpeg = io.BytesIO()
+        Image.fromarray(picture).save(jpeg, "JPEG", quality=quality, optimize=True)
+        if jpeg.tell() <= budget_bytes:
+            break
+    return Sheet(jpeg.getvalue(), *picture.shape, columns, cell_px, (slice_px[0], slice_px[1]))
 
 
-def _frame(inside_HxW: np.ndarray, spacing_hw: tuple[float, float]) -> tuple[slice, slice]:
-    """The part of a slice to show: what is inside and a margin around it; everything if nothing is inside."""
-    if not inside_HxW.any():
-        return slice(None), slice(None)
-    frame = []
-    for reached, spacing, size in zip(bounding_box(inside_HxW), spacing_hw, inside_HxW.shape, strict=True):
-        margin = round(MARGIN_MM / spacing)
-        frame.append(slice(max(reached.start - margin, 0), min(reached.stop + margin, size)))
-    return frame[0], frame[1]
+def outline(mask_HxW: np.ndarray) -> str:
+    """The outline of a mask at half its height, as the data of an SVG path; empty for an empty mask.
 
-
-def _draw_image(image_HxW: np.ndarray, spacing_hw: tuple[float, float]) -> tuple[Figure, Axes]:
-    height_mm, width_mm = np.multiply(image_HxW.shape, spacing_hw)
-    figure = Figure(figsize=(width_mm * PIXELS_PER_MM / _DPI, height_mm * PIXELS_PER_MM / _DPI), facecolor="black")
-    axes = figure.add_axes((0, 0, 1, 1))
-    black, white = np.percentile(image_HxW, WINDOW_PERCENTILES)
-    extent = (0, width_mm, height_mm, 0)
-    axes.imshow(image_HxW, "gray", vmin=black, vmax=white, extent=extent, interpolation="bilinear", aspect="auto")
-    axes.set_axis_off()
-    return figure, axes
-
-
-def _draw_outline(axes: Axes, mask_HxW: np.ndarray, spacing_hw: tuple[float, float], color: str, width: float) -> None:
-    if not np.any(mask_HxW):
-        return
+    A step of the path is half a voxel: the first voxel reaches from 0 to 2 along both axes.
+    """
     # A ring of outside voxels closes the outline where the mask reaches the picture's edge.
-    padded = np.pad(np.asarray(mask_HxW) != 0, 1)
-    h_mm, w_mm = ((np.arange(n) - 0.5) * spacing for n, spacing in zip(padded.shape, spacing_hw, strict=True))
-    axes.contour(w_mm, h_mm, padded, [0.5], colors=[color], linewidths=[width])
+    padded = np.pad(np.asarray(mask_HxW) != 0, 1).astype(np.float64)
+    lines = contourpy.contour_generator(z=padded, line_type=contourpy.LineType.Separate).lines(0.5)
+    return "".join(_path(np.rint(2 * line_Nx2).astype(int) - 1) for line_Nx2 in lines)
 
 
-def _draw_numbers(axes: Axes, discs_HxW: np.ndarray, spacing_hw: tuple[float, float]) -> None:
-    for disc in np.unique(discs_HxW[discs_HxW != 0]):
-        h, w = bounding_box(discs_HxW == disc)
-        middle_mm, left_mm = (h.start + h.stop) / 2 * spacing_hw[0], w.start * spacing_hw[1]
-        axes.text(
-            left_mm - 4,
-            middle_mm,
-            str(disc),
-            color="white",
-            fontsize=9,
-            ha="right",
-            va="center",
-            path_effects=[patheffects.withStroke(linewidth=2.5, foreground="black")],
-        )
+def _path(point_Nx2: np.ndarray) -> str:
+    step_Nx2 = np.diff(point_Nx2, axis=0)
+    step_Nx2 = step_Nx2[step_Nx2.any(axis=1)]
+    # Runs of one step become one longer step.
+    starts = np.flatnonzero(np.r_[True, (np.diff(step_Nx2, axis=0) != 0).any(axis=1)])
+    parts = [f"M{point_Nx2[0, 0]} {point_Nx2[0, 1]}"]
+    for x, y in np.add.reduceat(step_Nx2, starts, axis=0):
+        parts.append(f"h{x}" if y == 0 else f"v{y}" if x == 0 else f"l{x} {y}")
+    return "".join(parts) + "z"

@@ -1,137 +1,118 @@
 """The page about a run: sound HTML, nothing from elsewhere, names escaped, and the figures it was given."""
 
 import base64
+import hashlib
 import io
-import json
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from ivdjax.errors import DataError
-from ivdjax.evaluation.challenge import score_case
-from ivdjax.evaluation.curves import Line, line_chart
-from ivdjax.evaluation.evaluate import summarise, to_csv, to_json
-from ivdjax.evaluation.pictures import mid_sagittal, sagittal_png
-from ivdjax.evaluation.report import ReportCase, write_report
+from ivdjax.evaluation import record
+from ivdjax.evaluation.report import write_report
+from tests.evaluation.pages import HOSTILE, SHAPE, Page, make_run, spine, write_scans
 
-SPACING_MM = (2.0, 1.25, 1.25)
-SHAPE = (10, 96, 64)
-HOSTILE = '<script>alert("1")</script>&$title'
-VOID = {"meta", "img", "line", "circle", "polyline", "br"}
-
-
-def spine(discs=(0, 1, 2)):
-    mask = np.zeros(SHAPE, np.uint8)
-    for k in discs:
-        mask[2:8, 74 - 28 * k : 80 - 28 * k, 16:40] = 1
-    return mask
-
-
-class Page(HTMLParser):
-    """What a page holds: its tags, its visible text, and every address it names."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.texts, self.addresses, self.open = [], [], [], []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.addresses += [value for name, value in attrs if name in ("src", "href", "srcset", "action", "data")]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.texts.append(data)
-
-    @property
-    def text(self):
-        return " ".join(" ".join(self.texts).split())
-
-
-def make_run(folder, *, name="unet", root="IVDM3Seg", cases=("01", "02"), log=True):
-    """A run's folder whose second case misses its lowest disc, and the cases to show."""
-    predictions = [spine(), spine([1, 2])]
-    scores = [score_case(case, mask, spine(), SPACING_MM) for case, mask in zip(cases, predictions, strict=True)]
-    summary = summarise(scores, warnings=[f"{cases[1]}: a warning"])
-    folder.mkdir()
-    config = {"name": name, "model": {"network": "UNet"}, "data": {"root": root, "phantom": {"shape": [36, 256, 256]}}}
-    (folder / "config.json").write_text(json.dumps(config))
-    (folder / "scores.csv").write_text(to_csv(scores))
-    (folder / "scores.json").write_text(json.dumps(to_json(summary)))
-    if log:
-        train = {"kind": "train", "loss": 0.5, "dice_loss": 0.3, "cross_entropy": 0.2, "learning_rate": 1e-3}
-        rows = [{**train, "step": step, "time_s": step / 2, "stacks_per_s": 40.0} for step in (20, 40, 60)]
-        rows.append({"kind": "validation", "step": 60, "time_s": 31.0, "dice": 0.8})
-        (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"kind": "tra')
-    image = np.random.default_rng(0).random(SHAPE)
-    return [ReportCase(c, image, SPACING_MM, spine(), mask) for c, mask in zip(cases, predictions, strict=True)]
+# The second case misses its lowest disc.
+PREDICTIONS = {"01": spine(), "02": spine([1, 2])}
 
 
 def test_the_page_tells_the_scores(tmp_path):
-    cases = make_run(tmp_path / "run")
-    path = write_report(tmp_path / "run", cases, caption="Two toy cases.", machine={"accelerator": "none at all"})
+    cases = make_run(tmp_path / "run", PREDICTIONS)
+    path = write_report(
+        tmp_path / "run",
+        cases,
+        caption="Two toy cases.",
+        data={"cases learned from": 14},
+        machine={"accelerator": "none"},
+    )
     assert path == tmp_path / "run/report.html"
     page = Page(path.read_text(encoding="utf-8"))
     assert page.open == []
     for words in (
         "unet", "Two toy cases.", "0.833", "5 of 6", "1 not found, 0 false", "02: a warning", "not found", "UNet",
-        "phantom.shape 36, 256, 256", "none at all", "60 steps in 0 min 31 s, 40.0 stacks a second", "hd95_mm",
+        "cases learned from 14", "accelerator none", "60 steps in 0 min 31 s, 40.0 stacks a second", "hd95_mm",
+        "training took 0 min 31 s", "seed 0", "scans IVDM3Seg", "cases held out 2", "Written 20",
+        "L5/S1", "L4/L5", "L3/L4", "L5/S1 missed", "numpy", "phantom",
     ):  # fmt: skip
-        assert words in page.text
-    # The worst case comes first, in the table as in the pictures.
+        assert (words in page.text) == (words != "phantom"), words
+    assert "L2/L3" not in page.text
+    assert page.text.count("02, L5/S1: missed") == 2  # in both box plots
+    assert len(page.all("text", "lost")) == 6  # its name, in each slice that has it
+    # The worst case comes first, in the tables as in the slices.
     body = path.read_text(encoding="utf-8")
-    assert body.index("<th>02</th>") < body.index("<th>01</th>")
-    assert body.index("Case 02, mid-sagittal") < body.index("Case 01, mid-sagittal")
-    assert page.tags.count("svg") == 3
+    for place in ("<th>{}</th>", "<h3>{}</h3>", 'aria-label="Case {}, a sagittal'):
+        assert 0 < body.index(place.format("02")) < body.index(place.format("01"))
     assert sorted(file.name for file in (tmp_path / "run").iterdir()) == [
         "config.json", "log.jsonl", "report.html", "scores.csv", "scores.json",
     ]  # fmt: skip
 
 
 def test_the_page_asks_for_nothing_from_elsewhere(tmp_path):
-    cases = make_run(tmp_path / "run")
+    cases = make_run(tmp_path / "run", PREDICTIONS)
     body = write_report(tmp_path / "run", cases).read_text(encoding="utf-8")
     page = Page(body)
-    assert len(page.addresses) == 2
-    assert all(address.startswith("data:image/png;base64,") for address in page.addresses)
-    assert not {"script", "link", "iframe", "object", "embed"} & set(page.tags)
+    assert len([address for address in page.addresses if address.startswith("data:image/jpeg;base64,")]) == 2
+    ids = {attributes["id"] for _, attributes in page.elements if "id" in attributes}
+    assert all(address.startswith("data:") or address[1:] in ids for address in page.addresses)
+    assert not {"link", "iframe", "object", "embed", "img"} & set(page.tags)
+    assert page.handlers == []
     assert not re.search(r"https?:|url\(|@import|//[a-z]", re.sub(r"base64,[A-Za-z0-9+/=]+", "", body))
-    assert "default-src 'none'" in body
+
+
+def test_the_policy_names_the_one_script_by_its_hash(tmp_path):
+    make_run(tmp_path / "run", PREDICTIONS)
+    body = write_report(tmp_path / "run", []).read_text(encoding="utf-8")
+    (script,) = re.findall(r"<script>(.*?)</script>", body, re.DOTALL)
+    (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', body)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert policy.startswith("default-src 'none';")
+    assert "unsafe" not in policy.replace("style-src 'unsafe-inline'", "")
 
 
 def test_names_are_escaped_everywhere(tmp_path):
-    cases = make_run(tmp_path / "run", name=HOSTILE, cases=("01", HOSTILE))
-    page = Page(write_report(tmp_path / "run", cases, caption=HOSTILE, machine={HOSTILE: HOSTILE}).read_text("utf-8"))
+    cases = make_run(tmp_path / "run", {"01": spine(), HOSTILE: spine([1, 2])}, name=HOSTILE)
+    path = write_report(tmp_path / "run", cases, caption=HOSTILE, data={HOSTILE: HOSTILE}, machine={HOSTILE: HOSTILE})
+    page = Page(path.read_text("utf-8"))
     assert page.open == []
-    assert "script" not in page.tags
-    # Title, heading, caption, warning, settings, machine twice, both tables, the picture.
-    assert page.text.count(HOSTILE) == 10
+    assert page.tags.count("script") == 1
+    # Title, heading, caption, warning, both tables, the slices, tooltips of 3 discs in 2 box plots and of 2 discs in 2
+    # plots of agreement, the table of measures, data twice, settings, machine twice.
+    assert page.text.count(HOSTILE) == 23
+    labels = [
+        attributes["aria-label"] for _, attributes in page.elements if HOSTILE in attributes.get("aria-label", "")
+    ]
+    assert len(labels) == 2
 
 
 def test_only_a_run_on_the_phantom_says_so(tmp_path):
-    make_run(tmp_path / "phantom", root=None)
-    make_run(tmp_path / "patients")
+    make_run(tmp_path / "phantom", PREDICTIONS, root=None)
+    make_run(tmp_path / "patients", PREDICTIONS)
     assert "digital phantom" in write_report(tmp_path / "phantom", []).read_text("utf-8")
     assert "digital phantom" not in write_report(tmp_path / "patients", []).read_text("utf-8")
 
 
 def test_without_a_log_or_cases_the_page_still_opens(tmp_path):
-    make_run(tmp_path / "run", log=False)
+    make_run(tmp_path / "run", PREDICTIONS, log=False)
     page = Page(write_report(tmp_path / "run", []).read_text("utf-8"))
     assert page.open == []
-    assert "img" not in page.tags
+    assert not {"image", "input"} & set(page.tags)
     assert "Training" not in page.text
+    assert "Slices" not in page.text
+
+
+def test_a_run_that_found_nothing_has_a_page(tmp_path):
+    cases = make_run(tmp_path / "run", {"01": spine([])})
+    page = Page(write_report(tmp_path / "run", cases).read_text("utf-8"))
+    assert page.open == []
+    assert "0 of 3" in page.text
+    assert "nan" not in page.text.lower()
+    # Nothing to plot, but the reference's measures and its outlines are there.
+    assert "Level by level" not in page.text
+    assert page.all("path", "reference")
+    assert not page.all("path", "prediction")
 
 
 @pytest.mark.parametrize(
@@ -142,12 +123,15 @@ def test_without_a_log_or_cases_the_page_still_opens(tmp_path):
         ("scores.json", "{"),
         ("scores.json", "[]"),
         ("scores.json", "{}"),
+        ("scores.json", '{"cases": [{"dice": 1}]}'),
+        ("scores.json", '{"cases": [{"case": "01"}]}'),
         ("scores.csv", None),
         ("scores.csv", "case,disc\n01,1\n"),
+        ("scores.csv", "case,disc,found,dice,asd_mm,center_mm,hd95_mm,nsd_1mm,reference_mm3,predicted_mm3\n01,1,1\n"),
     ],
 )
 def test_an_unfinished_run_is_one_line(tmp_path, name, content):
-    make_run(tmp_path / "run")
+    make_run(tmp_path / "run", PREDICTIONS)
     (tmp_path / "run" / name).unlink()
     if content is not None:
         (tmp_path / "run" / name).write_text(content)
@@ -157,52 +141,56 @@ def test_an_unfinished_run_is_one_line(tmp_path, name, content):
     assert not (tmp_path / "run/report.html").exists()
 
 
-def picture(*args, **kwargs):
-    return np.asarray(Image.open(io.BytesIO(sagittal_png(*args, **kwargs))).convert("RGB")).astype(int)
+def test_a_folder_that_is_none_is_one_line(tmp_path):
+    with pytest.raises(DataError, match="nowhere: no such folder"):
+        write_report(tmp_path / "nowhere", [])
 
 
-def test_a_picture_has_the_proportions_of_the_patient():
-    image = np.random.default_rng(0).random((10, 60, 40))
-    full = np.ones((10, 60, 40), np.uint8)
-    assert picture(image, (2.0, 1.5, 0.5), full, full).shape[:2] == (60 * 1.5 * 3, 40 * 0.5 * 3)
+def test_the_cases_of_a_run_are_read_from_where_its_scans_are(tmp_path):
+    cases = make_run(tmp_path / "run", PREDICTIONS, root=str(tmp_path / "scans"))
+    run = record.read(tmp_path / "run")
+    with pytest.raises(DataError, match="scans: no such folder"):
+        record.load_cases(run)
+    write_scans(tmp_path / "scans", [tmp_path / "run"], cases)
+    loaded = record.load_cases(run)
+    assert [case.name for case in loaded] == ["01", "02"]
+    for case, made in zip(loaded, cases, strict=True):
+        np.testing.assert_allclose(case.image_ZxHxW, made.image_ZxHxW, atol=1e-6)
+        np.testing.assert_array_equal(case.reference_ZxHxW, made.reference_ZxHxW)
+        np.testing.assert_array_equal(case.prediction_ZxHxW, made.prediction_ZxHxW)
+        np.testing.assert_allclose(case.affine, made.affine)
+        assert case.spacing_mm == pytest.approx(made.spacing_mm)
+    assert [case.name for case in record.load_cases(run, ["02"])] == ["02"]
+    (tmp_path / "scans/02/02_Labels.nii.gz").unlink()
+    with pytest.raises(DataError, match="no case 02 with a label"):
+        record.load_cases(run)
 
 
-def test_a_picture_shows_both_outlines_where_the_masks_are():
-    reference, prediction = spine([0]), spine([2])
-    shown = picture(np.zeros(SHAPE), SPACING_MM, reference, prediction)
-    blue = np.argwhere((shown[..., 2] > 200) & (shown[..., 0] < 100))
-    amber = np.argwhere((shown[..., 0] > 200) & (shown[..., 2] < 100))
-    # 3 pixels a mm; the margin reaches the volume's upper and anterior edge.
-    top = 74 - 2 * 28
-    assert amber.min(0) == pytest.approx([top * 1.25 * 3, 16 * 1.25 * 3], abs=6)
-    assert blue.max(0) == pytest.approx([80 * 1.25 * 3, 40 * 1.25 * 3], abs=6)
-    assert amber[:, 0].max() < blue[:, 0].min()
+def test_the_fingerprint_is_that_of_the_held_out_scans(tmp_path):
+    make_run(tmp_path / "run", PREDICTIONS)
+    run = record.read(tmp_path / "run")
+    assert record.fingerprint(run) is None
+    for name, stamp in (("01", "a"), ("02", "b"), ("03", "c")):
+        (tmp_path / "run/cache" / name).mkdir(parents=True)
+        (tmp_path / "run/cache" / name / "case.json").write_text(f'{{"fingerprint": "{stamp}"}}')
+    assert record.fingerprint(run) == hashlib.sha256(b"01 a\n02 b\n").hexdigest()[:16]
 
 
-def test_the_mid_sagittal_slice_is_where_the_discs_are():
-    mask = np.zeros((20, 4, 4), np.uint8)
-    assert mid_sagittal(mask) == 10
-    mask[3:6, 1:3, 1:3] = 1
-    assert mid_sagittal(mask) == 4
-
-
-def test_pictures_of_different_grids_are_refused():
-    with pytest.raises(ValueError, match="shapes"):
-        sagittal_png(np.zeros((4, 4, 4)), SPACING_MM, np.zeros((4, 4, 4)), np.zeros((4, 4, 5)))
-
-
-def test_a_chart_leaves_out_what_is_not_a_number():
-    chart = line_chart("<b>", [Line("a", [1, 2, 3], [0.5, float("nan"), 0.7]), Line("b", [1], [0.6])], "step")
-    assert Page(chart).open == []
-    assert "nan" not in chart
-    assert "&lt;b&gt;" in chart
-    assert re.search(r'class="line0" points="[\d.]+,[\d.]+ [\d.]+,[\d.]+"', chart)
-    assert chart.count("<circle") == 3
-    assert line_chart("empty", [Line("a", [1], [float("inf")])], "step") == ""
-
-
-def test_a_png_in_the_page_is_a_png(tmp_path):
-    cases = make_run(tmp_path / "run")
-    page = Page(write_report(tmp_path / "run", cases[:1]).read_text("utf-8"))
-    png = base64.b64decode(page.addresses[0].partition(",")[2])
-    assert Image.open(io.BytesIO(png)).format == "PNG"
+def test_the_slices_in_the_page_are_the_slices_of_the_case(tmp_path):
+    cases = make_run(tmp_path / "run", PREDICTIONS)
+    page = Page(write_report(tmp_path / "run", cases).read_text("utf-8"))
+    jpeg = base64.b64decode(next(a for a in page.addresses if a.startswith("data:")).partition(",")[2])
+    shown = np.asarray(Image.open(io.BytesIO(jpeg)))
+    (sheet, *_) = page.all("image")
+    bars = page.all("g", "bars")[: SHAPE[0]]
+    # In the toy image grey rises with the slice's number; a window in mm finds each slice on the sheet.
+    greys = []
+    for bar in bars:
+        x, y, width, height = (float(n) for n in bar["data-window"].split())
+        rows, columns = (
+            slice(round(y / 1.25), round((y + height) / 1.25)),
+            slice(round(x / 1.25), round((x + width) / 1.25)),
+        )
+        greys.append(shown[rows, columns].mean())
+    assert shown.shape == (round(float(sheet["height"]) / 1.25), round(float(sheet["width"]) / 1.25))
+    np.testing.assert_allclose(greys, np.linspace(0, 255, SHAPE[0]), atol=6)
