@@ -12,11 +12,11 @@ import jax
 from flax import linen as nn
 
 from ivdjax import config, files, models, progress
-from ivdjax.config import Experiment
+from ivdjax.config import Data, Experiment
 from ivdjax.data import cache, dataset, nifti, phantom, splits
 from ivdjax.data.dataset import Case
 from ivdjax.errors import DataError, UsageError
-from ivdjax.evaluation import evaluate, report
+from ivdjax.evaluation import evaluate, record, report
 from ivdjax.inference import predict
 from ivdjax.training import loop
 from ivdjax.training.checkpoint import Checkpoints
@@ -42,7 +42,7 @@ def run(experiment: Experiment) -> None:
         print(f"Finished already: look at {finished} (scores in {folder / 'scores.json'}).")
         return
     root = data.root if data.root is not None else _draw_phantom(folder / "phantom", experiment)
-    cases, parts = _split(root, experiment)
+    cases, parts = _split(root, data)
     names = [case.name for case in parts.held_out]
     print(f"{len(parts.train)} cases to learn from, {len(names)} held out: {', '.join(names)}", flush=True)
     everything = [*parts.train, *parts.held_out]
@@ -175,8 +175,7 @@ def _draw_phantom(folder: Path, experiment: Experiment) -> Path:
     return folder
 
 
-def _split(root: Path, experiment: Experiment) -> tuple[list[Case], splits.Split]:
-    data = experiment.data
+def _split(root: Path, data: Data) -> tuple[list[Case], splits.Split]:
     cases = dataset.assign_subjects(dataset.discover(root, data.channels), data.subjects, data.subject_table)
     return cases, splits.split(cases, data)
 
@@ -190,27 +189,9 @@ def write_report(folder: Path) -> Path:
     Raises:
         DataError: the folder is not that of such a run, or its data is not where it was.
     """
-    experiment = read_experiment(folder)
-    data = experiment.data
-    root = data.root if data.root is not None else folder / "phantom"
-    _, parts = _split(root, experiment)
-    pages = []
-    for case in parts.held_out:
-        path = folder / "predictions" / f"{case.name}.nii.gz"
-        if not path.exists():
-            raise DataError(f"{path}: no such file; run the experiment to its end first")
-        image_ZxHxWxC, label_ZxHxW, spacing_mm, affine = dataset.load(case, label_grid=data.label_grid)
-        prediction_ZxHxW = nifti.read_label(path).array
-        pages.append(
-            report.ReportCase(
-                name=case.name,
-                image_ZxHxW=image_ZxHxWxC[..., -1],
-                spacing_mm=spacing_mm,
-                affine=affine,
-                reference_ZxHxW=label_ZxHxW,
-                prediction_ZxHxW=prediction_ZxHxW,
-            )
-        )
+    data = read_experiment(folder).data
+    pages = record.load_cases(record.read(folder))
+    _, parts = _split(data.root if data.root is not None else folder / "phantom", data)
     names = ", ".join(case.name for case in parts.held_out)
     scans = {
         "learned from": f"{len(parts.train)} cases of {len({case.subject for case in parts.train})} subjects",

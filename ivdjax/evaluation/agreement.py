@@ -1,7 +1,9 @@
 """How well a prediction measures: sizes of its discs beside those of the reference."""
 
 import html
-from collections.abc import Mapping, Sequence
+import itertools
+from base64 import b64encode
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +11,7 @@ from scipy.spatial import KDTree
 
 from ivdjax.evaluation import axes, challenge, charts, discs, page
 from ivdjax.evaluation.charts import Pair
+from ivdjax.evaluation.landmarks import disc_picture
 from ivdjax.evaluation.measure import Measures, measure_disc
 from ivdjax.evaluation.metrics import Spacing
 from ivdjax.evaluation.record import ReportCase
@@ -53,17 +56,19 @@ def measure_case(case: ReportCase) -> list[MeasuredDisc]:
 
     Pieces of a section wholly over `challenge.FALSE_DISC_GAP_MM` away from the disc are false discs, and not measured.
     """
+    return [
+        MeasuredDisc(case.name, number, _measures(reference, case.affine), _measures(prediction, case.affine))
+        for number, (reference, prediction) in enumerate(_pairs(case), start=1)
+    ]
+
+
+def _pairs(case: ReportCase) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Each reference disc, the lowest first, and what is measured of the prediction for it; True inside."""
     discs_ZxHxW = discs.instances(case.reference_ZxHxW, case.spacing_mm)
     sections_ZxHxW = challenge.sections(case.prediction_ZxHxW, discs_ZxHxW, case.spacing_mm)
-    labels = discs.upwards(discs_ZxHxW, np.unique(discs_ZxHxW[discs_ZxHxW != 0]))
-    measured = []
-    for number, label in enumerate(labels, start=1):
-        reference, section = discs_ZxHxW == label, sections_ZxHxW == label
-        prediction = _near(section, reference, case.spacing_mm)
-        measured.append(
-            MeasuredDisc(case.name, number, _measures(reference, case.affine), _measures(prediction, case.affine))
-        )
-    return measured
+    for label in discs.upwards(discs_ZxHxW, np.unique(discs_ZxHxW[discs_ZxHxW != 0])):
+        reference = discs_ZxHxW == label
+        yield reference, _near(sections_ZxHxW == label, reference, case.spacing_mm)
 
 
 def _near(section_ZxHxW: np.ndarray, disc_ZxHxW: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
@@ -115,6 +120,32 @@ def _pair(disc: MeasuredDisc, quantity: _Quantity) -> Pair:
         f"{reference:.{quantity.decimals}f} {quantity.unit}"
     )
     return Pair(measured, reference, page.level_class(disc.disc), tooltip)
+
+
+def pictures(measured: Sequence[MeasuredDisc], cases: Sequence[ReportCase]) -> str:
+    """The disc whose middle heights differ most, as it was measured in the reference and in the prediction."""
+    both = [disc for disc in measured if disc.reference is not None and disc.prediction is not None]
+    if not both:
+        return ""
+    disc = max(both, key=lambda d: abs(d.prediction.height_middle_mm - d.reference.height_middle_mm))
+    case = next(case for case in cases if case.name == disc.case)
+    masks = next(itertools.islice(_pairs(case), disc.disc - 1, None))
+    figures = []
+    measures_of = (disc.reference, disc.prediction)
+    for kind, mask_ZxHxW, measures in zip(("reference", "prediction"), masks, measures_of, strict=True):
+        jpeg = disc_picture(case.image_ZxHxW, case.affine, mask_ZxHxW, measures, "jpeg")
+        text = (
+            f"{html.escape(disc.case)}, {page.level(disc.disc)}, {measures.height_middle_mm:.1f} mm high in the middle"
+        )
+        source = f"data:image/jpeg;base64,{b64encode(jpeg).decode('ascii')}"
+        figures.append(
+            f'<figure class="chart"><figcaption><b>{kind.capitalize()}</b> {text}</figcaption>'
+            f'<img alt="{kind}, {text}" src="{source}"></figure>'
+        )
+    return (
+        '<p class="note">The disc whose middle heights differ most, cut along its own axes and seen from the side and '
+        f'from above, with what was measured where.</p><div class="charts wide">{"".join(figures)}</div>'
+    )
 
 
 def measures_table(measured: Sequence[MeasuredDisc]) -> str:

@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from matplotlib import patheffects
@@ -47,7 +48,13 @@ class _View:
         return ndimage.map_coordinates(volume_ZxHxW.astype(np.float32), np.moveaxis(index_YxXx3, -1, 0), order=1)
 
 
-def disc_png(image_ZxHxW: np.ndarray, affine: np.ndarray, disc_ZxHxW: np.ndarray, measures: Measures) -> bytes:
+def disc_picture(
+    image_ZxHxW: np.ndarray,
+    affine: np.ndarray,
+    disc_ZxHxW: np.ndarray,
+    measures: Measures,
+    kind: Literal["png", "jpeg"] = "png",
+) -> bytes:
     """Picture a disc from the side and from above, with its heights, diameters and endplates.
 
     From the side, the front is on the left; from above, it is on top, and the patient's right is on the left as
@@ -58,6 +65,7 @@ def disc_png(image_ZxHxW: np.ndarray, affine: np.ndarray, disc_ZxHxW: np.ndarray
       affine: (4,4), voxel indices to scanner mm.
       disc_ZxHxW: the disc that was measured, True inside.
       measures: what was measured.
+      kind: of the file.
     """
     marks = measures.landmarks
     u_3, v_3, n_3 = marks.axes_3x3
@@ -76,9 +84,9 @@ def disc_png(image_ZxHxW: np.ndarray, affine: np.ndarray, disc_ZxHxW: np.ndarray
         left_mm += view.width_mm + GAP_MM
     _draw_side(drawn[0], side, measures)
     _draw_above(drawn[1], above, measures)
-    png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=_DPI, metadata={"Software": None})
-    return png.getvalue()
+    file = io.BytesIO()
+    figure.savefig(file, format=kind, dpi=_DPI, metadata={"Software": None} if kind == "png" else None)
+    return file.getvalue()
 
 
 def _draw_cut(
@@ -107,9 +115,9 @@ def _draw_side(axes: Axes, view: _View, measures: Measures) -> None:
     for ends_2x3, height in zip(marks.height_3x2x3, heights, strict=True):
         x, y = view.place(ends_2x3)
         axes.plot(x, y, color=HEIGHT_COLOR, linewidth=1.6, marker="o", markersize=3)
-        _write(axes, x.mean(), y.max() + 2.2, f"{height:.1f}", HEIGHT_COLOR)
+        _write(axes, x.mean(), y.max() + 2.6, f"{height:.1f}", HEIGHT_COLOR)
     x, y = view.place(marks.ap_2x3)
-    _draw_width(axes, x, np.full(2, -view.height_mm / 2 + 6.5), y, f"AP {measures.ap_mm:.1f} mm")
+    _draw_width(axes, x, np.full(2, -view.height_mm / 2 + 7.0), y, f"AP {measures.ap_mm:.1f} mm")
     _write(axes, 0, view.height_mm / 2 - 3, f"wedge {measures.wedge_deg:.1f}°", ENDPLATE_COLOR)
     _write(axes, -view.width_mm / 2 + 2.5, 0, "front", "white", rotation=90)
 
@@ -131,8 +139,8 @@ def _draw_width(axes: Axes, x: np.ndarray, y: np.ndarray, from_y: np.ndarray, te
     for end_x, start_y, end_y in zip(x, from_y, y, strict=True):
         axes.plot([end_x, end_x], [start_y, end_y], color=DIAMETER_COLOR, linewidth=0.7, linestyle=(0, (1, 2)))
     axes.plot(x, y, color=DIAMETER_COLOR, linewidth=1.6, marker="|", markersize=7)
-    _write(axes, x.mean(), y.mean() - 3.2, text, DIAMETER_COLOR)
+    _write(axes, x.mean(), y.mean() - 3.6, text, DIAMETER_COLOR)
 
 
 def _write(axes: Axes, x: float, y: float, text: str, color: str, rotation: float = 0) -> None:
-    axes.text(x, y, text, color=color, fontsize=9, ha="center", va="center", rotation=rotation, path_effects=_HALO)
+    axes.text(x, y, text, color=color, fontsize=12, ha="center", va="center", rotation=rotation, path_effects=_HALO)

@@ -109,7 +109,7 @@ def measure_disc(disc_ZxHxW: np.ndarray, affine: np.ndarray) -> Measures:
       affine: (4,4), from voxel indices to scanner coordinates in mm.
 
     Raises:
-      ValueError: the disc is empty or too small to have endplates.
+      ValueError: the disc is empty, too small to have endplates, or in pieces that have none in common.
     """
     disc_ZxHxW = np.asarray(disc_ZxHxW) != 0
     voxel_Vx3 = np.argwhere(disc_ZxHxW)
@@ -254,8 +254,10 @@ def _fit(design: np.ndarray, value: np.ndarray) -> np.ndarray:
     """Least squares, in which deviations past 1 mm, as of a dent, weigh as their square root."""
     weight = np.ones(len(value))
     for _ in range(4):
-        fit = np.linalg.lstsq(design * weight[:, None], value * weight, rcond=None)[0]
-        weight = 1 / np.sqrt(np.maximum(np.abs(value - design @ fit), 1.0))
+        # The normal equations: a few unknowns, for which a decomposition of all columns would be wasted.
+        weighted = design.T * weight
+        fit = np.linalg.lstsq(weighted @ design, weighted @ value, rcond=None)[0]
+        weight = 1 / np.maximum(np.abs(value - design @ fit), 1.0)
     return fit
 
 
@@ -320,6 +322,8 @@ def _read_off(
         top, bottom = (_endplate_n(columns, side, interior_UxV, mid_u, v, reach) for side in (1, -1))
         heights.append(top - bottom)
         ends.append(np.stack([point(mid_u, v, top), point(mid_u, v, bottom)]))
+    if min(heights) <= 0:
+        raise ValueError("in pieces that no pair of endplates fits")
     planes = [_plane(columns, columns.endplate(side), interior_UxV)[:3] for side in (1, -1)]
     upper_slope, lower_slope = (np.degrees(np.arctan(plane[2])) for plane in planes)
     middle_n = float((ends[1] - center_3) @ axes_3x3[2] @ [0.5, 0.5])

@@ -19,7 +19,7 @@ from ivdjax.data import dataset, masks, nifti
 from ivdjax.errors import DataError, UsageError
 from ivdjax.evaluation import discs
 from ivdjax.evaluation.discs import Column, Scheme
-from ivdjax.evaluation.landmarks import disc_png
+from ivdjax.evaluation.landmarks import disc_picture
 from ivdjax.evaluation.measure import Measures, measure_disc
 from ivdjax.files import replacing, write_text
 
@@ -157,7 +157,7 @@ def _measure_case(
             measures, own = None, "; ".join(filter(None, [note, f"not measured: {error}"]))
         rows.append(Disc(name, level, measures, signals, own))
         if outputs.pictures is not None and measures is not None:
-            png = disc_png(image_ZxHxWxC[..., -1], mask.affine, disc_ZxHxW, measures)
+            png = disc_picture(image_ZxHxWxC[..., -1], mask.affine, disc_ZxHxW, measures)
             _write(outputs.pictures / f"{name}_{discs.level_name(level).replace('/', '-')}.png", png)
     if outputs.labels is not None:
         try:

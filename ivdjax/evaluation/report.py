@@ -231,6 +231,7 @@ def _measures(run: Record, cases: Sequence[ReportCase]) -> str:
     return page.section(
         "Measures",
         (f'<div class="charts wide">{plots}</div>' if plots else "")
+        + agreement.pictures(measured, shown)
         + f"<details><summary>All measures, prediction above reference</summary>{agreement.measures_table(measured)}"
         "</details>",
         agreement.note(measured),

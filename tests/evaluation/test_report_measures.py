@@ -80,3 +80,19 @@ def test_the_note_counts_discs_that_the_scan_cuts():
     reference[:2, 18:24, 16:40] = 1
     measured = agreement.measure_case(ReportCase("01", ramp(), SPACING_MM, AFFINE, reference, reference))
     assert "1 of 3 reference discs reach the first or the last slice" in agreement.note(measured)
+
+
+def test_the_disc_that_differs_most_is_pictured_as_it_was_measured():
+    prediction = spine()
+    prediction[2:8, 44:48, 16:40] = spine()[2:8, 46:47, 16:40]  # the middle disc is higher
+    cases = [case(spine(), "01"), case(prediction, HOSTILE)]
+    measured = [disc for c in cases for disc in agreement.measure_case(c)]
+    page = Page(agreement.pictures(measured, cases))
+    assert page.open == []
+    assert page.tags.count("img") == 2
+    assert all(address.startswith("data:image/jpeg;base64,") for address in page.addresses)
+    other = max(measured, key=lambda d: d.prediction.height_middle_mm)
+    assert (other.case, other.disc) == (HOSTILE, 2)
+    for kind, measures in (("Reference", other.reference), ("Prediction", other.prediction)):
+        assert f"{kind} {HOSTILE}, L4/L5, {measures.height_middle_mm:.1f} mm high" in page.text
+    assert agreement.pictures([], cases) == ""
