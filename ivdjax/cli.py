@@ -81,6 +81,9 @@ class PredictVerb:
     """Folder of a case, or of many."""
     out: tyro.conf.Positional[Path]
     """Folder for <case>.nii.gz; existing masks of the same name are replaced."""
+    channels: tuple[str, ...] = ()
+    """Images that the cases have, of those the run was trained with; all of them by default. Fewer are taken by runs
+    trained with --augment.channel-dropout."""
     checkpoint: Literal["last", "best"] | None = None
     """Weights to use; as the run's configuration says by default."""
 
@@ -90,10 +93,12 @@ class PredictVerb:
         from ivdjax.data import dataset
 
         trained = run.load(self.run, self.checkpoint)
-        cases = dataset.discover(self.input, trained.experiment.data.channels)
+        channels = self.channels or trained.experiment.data.channels
+        trained.accept(channels)
+        cases = dataset.discover(self.input, channels)
         for case in track(cases, "predicting", console=Console(stderr=True)):
-            trained.predict(case, self.out / f"{case.name}.nii.gz")
-        print(f"{self.out}: {len(cases)} mask(s)", file=sys.stderr)
+            trained.predict(case, self.out / f"{case.name}.nii.gz", channels)
+        print(f"{self.out}: {len(cases)} mask(s), from {', '.join(channels)}", file=sys.stderr)
         return 0
 
 

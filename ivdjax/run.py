@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
+import numpy as np
 from flax import linen as nn
 from rich.console import Console
 from rich.progress import Progress, track
@@ -21,7 +22,7 @@ from ivdjax.data.dataset import Case
 from ivdjax.errors import DataError, UsageError
 from ivdjax.evaluation import evaluate, report
 from ivdjax.inference import predict
-from ivdjax.training import loop
+from ivdjax.training import loop, transfer
 from ivdjax.training.checkpoint import Checkpoints
 from ivdjax.training.state import State
 
@@ -36,9 +37,11 @@ def run(experiment: Experiment) -> None:
         DataError: a file cannot be used.
     """
     folder, data = experiment.folder, experiment.data
-    if data.root is None and not set(data.channels) <= set(dataset.DIXON):
-        wrong = ", ".join(data.channels)
-        raise UsageError(f"--data.root: name the folder with the cases; the phantom has no channel {wrong}")
+    _check(experiment)
+    start_params = None
+    if experiment.init_from is not None:
+        source = load(experiment.init_from)
+        start_params = transfer.adopt(source.state.mean_params, source.experiment, experiment)
     _claim(folder, experiment)
     finished = folder / "report.html"
     if finished.exists():
@@ -46,13 +49,14 @@ def run(experiment: Experiment) -> None:
         return
     root = data.root if data.root is not None else _draw_phantom(folder / "phantom", experiment)
     cases = dataset.assign_subjects(dataset.discover(root, data.channels), data.subjects, data.subject_table)
-    parts = splits.split(cases, data)
+    parts = splits.Split((), tuple(cases)) if data.fresh.per_step else splits.split(cases, data)
     names = [case.name for case in parts.held_out]
-    print(f"{len(parts.train)} cases to learn from, {len(names)} held out: {', '.join(names)}", flush=True)
+    source = "phantoms drawn on the way" if data.fresh.per_step else f"{len(parts.train)} cases"
+    print(f"{source} to learn from, {len(names)} held out: {', '.join(names)}", flush=True)
     everything = [*parts.train, *parts.held_out]
     made = cache.build(everything, data, data.cache if data.cache is not None else folder / "cache")
     cached = list(track(made, "reading ", total=len(everything), console=Console(stderr=True), transient=True))
-    loop.train(experiment, cached[: len(parts.train)], cached[len(parts.train) :], folder)
+    loop.train(experiment, cached[: len(parts.train)], cached[len(parts.train) :], folder, start_params)
 
     trained = load(folder)
     predictions = folder / "predictions"
@@ -85,19 +89,51 @@ class Trained:
     experiment: Experiment
     state: State
 
-    def predict(self, case: Case, out: Path) -> None:
+    def predict(self, case: Case, out: Path, channels: Sequence[str] | None = None) -> None:
         """Segment a case and write the mask to `out` on the grid of the case's first image.
+
+        channels names the case's images, where they are not all of the network's (see `accept`).
 
         Raises:
             DataError: an image cannot be read.
+            UsageError: the network cannot do with these channels.
         """
+        known = self.experiment.data.channels
+        columns = self.accept(known if channels is None else channels)
         image_ZxHxWxC, _, _, _ = dataset.load(replace(case, label=None))
         data = self.experiment.data
-        normalised_ZxHxWxC = cache.normalise(image_ZxHxWxC, data.clip_percentiles)
+        normalised_ZxHxWxC = np.zeros((*image_ZxHxWxC.shape[:3], len(known)), np.float32)
+        normalised_ZxHxWxC[..., columns] = cache.normalise(image_ZxHxWxC, data.clip_percentiles)
+        present_C = None
+        if self.experiment.subsets:
+            present_C = np.isin(np.arange(len(known)), columns).astype(np.float32)
         chances_ZxHxWxN = predict.probability(
-            self.experiment.model, self.state.mean_params, normalised_ZxHxWxC, data.slices, self.experiment.predict
+            self.experiment.model,
+            self.state.mean_params,
+            normalised_ZxHxWxC,
+            data.slices,
+            self.experiment.predict,
+            present_C,
         )
         nifti.write_mask(predict.mask(chances_ZxHxWxN), case.images[0], out)
+
+    def accept(self, channels: Sequence[str]) -> list[int]:
+        """Places of the named channels among the network's.
+
+        Raises:
+            UsageError: a channel the network does not know, or absent channels and a network trained with all.
+        """
+        known = self.experiment.data.channels
+        if not channels or not set(channels) <= set(known) or len(set(channels)) < len(channels):
+            raise UsageError(
+                f"--channels {' '.join(channels)}: the network knows {', '.join(known)}; name some of these"
+            )
+        if len(channels) < len(known) and not self.experiment.subsets:
+            raise UsageError(
+                f"--channels {' '.join(channels)}: this run was trained with all of {', '.join(known)}; use one "
+                "trained with --augment.channel-dropout above 0"
+            )
+        return [known.index(name) for name in channels]
 
 
 def load(folder: Path, checkpoint: str | None = None) -> Trained:
@@ -133,6 +169,23 @@ def read_experiment(folder: Path) -> Experiment:
         raise DataError(f"{path}: names no network of ivdjax.models; was it written by another version of ivdjax?")
     fields["model"] = config.from_dict(kind, network, f"{path}: model")
     return config.from_dict(Experiment, fields, str(path))
+
+
+def _check(experiment: Experiment) -> None:
+    """Refuse settings that do not fit each other, before anything is written."""
+    data, dixon = experiment.data, set(dataset.DIXON)
+    if data.root is None and not set(data.channels) <= dixon:
+        wrong = ", ".join(data.channels)
+        raise UsageError(f"--data.root: name the folder with the cases; the phantom has no channel {wrong}")
+    if not data.fresh.per_step:
+        return
+    if not set(data.channels) <= dixon:
+        raise UsageError(f"--data.fresh.per-step: phantoms have the channels {', '.join(dataset.DIXON)} only")
+    if data.fresh.slab < data.slices or data.fresh.pool < data.fresh.per_step:
+        raise UsageError(
+            f"--data.fresh: a slab needs {data.slices} slices or more (--data.slices), the pool at least "
+            f"{data.fresh.per_step} slabs (--data.fresh.per-step)"
+        )
 
 
 def _claim(folder: Path, experiment: Experiment) -> None:
