@@ -53,6 +53,7 @@ class Anatomy(NamedTuple):
     belly_fat_mm: jax.Array
     marrow: jax.Array  # signal of marrow, water + fat
     marrow_fat: jax.Array  # the fat's share of it
+    marrow_patch: jax.Array  # how much that share varies from place to place
     fluid: jax.Array  # water signal of the spinal fluid
     blood: jax.Array  # water signal of the great vessels, dark where flow is fast
     muscle_fat: jax.Array  # share of muscle that is streaked with fat, 0 to 1
@@ -98,8 +99,10 @@ def sample(key: jax.Array) -> Anatomy:
     height_P = _DISC_MM * size * normal(1.0, 0.055, low=-1.3) * normal(1.0, 0.035, PLANES) * (1 - 0.45 * wear_P)
     body_P = _BODY_MM * size * normal(1.0, 0.02, PLANES)
     tilt_P = jnp.deg2rad(_TILT_DEG + _LORDOSIS_DEG * normal(0, 0.9) + normal(0, 2.0) + normal(0, 1.2, PLANES))
-    lean_P = jnp.deg2rad(normal(0, 1.4) * jnp.sin(jnp.linspace(0, np.pi, PLANES) + uniform(0, 6.3)))
-    twist_P = jnp.deg2rad(normal(0, 2.5) * jnp.sin(jnp.linspace(0, np.pi, PLANES) + uniform(0, 6.3)))
+    # A few are scoliotic.
+    bent, bends = normal(0, 1.4), 1 + 6 * uniform(0, 1) ** 6
+    lean_P = jnp.deg2rad(bent * bends * jnp.sin(jnp.linspace(0, np.pi, PLANES) + uniform(0, 6.3)))
+    twist_P = jnp.deg2rad(normal(0, 2.5) * jnp.sqrt(bends) * jnp.sin(jnp.linspace(0, np.pi, PLANES) + uniform(0, 6.3)))
     frame_Px3x3 = rotations(tilt_P, lean_P, twist_P)
     centre_Px3 = _chain(frame_Px3x3, height_P, body_P) + normal(0, 1, 3) * jnp.array([1.5, 2.5, 4.0])
     depth_P = _DEPTH_MM * size * normal(1.0, 0.03)
@@ -111,7 +114,7 @@ def sample(key: jax.Array) -> Anatomy:
         centre_Px3=centre_Px3,
         frame_Px3x3=frame_Px3x3,
         height_P=height_P,
-        wedge_P=jnp.deg2rad(_WEDGE_DEG * normal(1.0, 0.12)),
+        wedge_P=jnp.deg2rad(_WEDGE_DEG * normal(1.0, 0.12)) * (1 - 0.5 * wear_P),
         depth_P=depth_P,
         width_P=width_P,
         wear_P=wear_P,
@@ -131,6 +134,7 @@ def sample(key: jax.Array) -> Anatomy:
         belly_fat_mm=uniform(8.0, 30.0),
         marrow=normal(0.82, 0.05),
         marrow_fat=uniform(0.40, 0.58),
+        marrow_patch=0.03 + 0.12 * uniform(0, 1) ** 2,
         fluid=normal(0.85, 0.07),
         blood=uniform(0.15, 0.6),
         muscle_fat=uniform(0.1, 0.5),

@@ -140,11 +140,29 @@ _scan = jax.jit(dixon.scan)
 
 
 def sample_scanner(key: jax.Array, spacing_mm: tuple[float, float, float] = SPACING_MM) -> dixon.Scanner:
-    """A scanner as scans differ: noise, the coil's reach, bias and ghosting."""
-    low = jnp.array([12.0, 0.008, 85.0, 60.0, 0.03, 0.0])
-    high = jnp.array([25.0, 0.022, 105.0, 160.0, 0.10, 0.02])
-    r2star, noise, coil, reach, bias, ghost = jax.random.uniform(key, (6,), minval=low, maxval=high)
-    return dixon.Scanner(spacing_mm, r2star, noise, coil, reach, bias, ghost=ghost)
+    """A scanner as scans differ, one in four of them at 3 T, where signals decay faster and the field errs more."""
+    key_tesla, key_uniform = jax.random.split(key)
+    low = jnp.array([12.0, 0.008, 85.0, 60.0, 0.03, 0.0, 0.1, 0.0, 0.0, 0.8, 0.0])
+    high = jnp.array([25.0, 0.022, 105.0, 160.0, 0.10, 0.02, 0.4, 0.3, 0.6, 1.0, 0.1])
+    r2star, noise, coil, reach, bias, ghost, b0, steep, shift, resolution, mix = jax.random.uniform(
+        key_uniform, (11,), minval=low, maxval=high
+    )
+    tesla = jnp.where(jax.random.bernoulli(key_tesla, 0.25), 3.0, 1.5)
+    return dixon.Scanner(
+        spacing_mm=spacing_mm,
+        r2star=r2star * tesla / 1.5,
+        noise=noise,
+        coil_mm=coil,
+        coil_reach_mm=reach,
+        bias=bias,
+        ghost=ghost,
+        tesla=tesla,
+        b0_ppm=b0 * tesla / 1.5,
+        b0_steep_ppm=steep,
+        fat_shift=shift,
+        resolution=resolution,
+        slice_mix=mix,
+    )
 
 
 def _affine(key: jax.Array, shape: tuple[int, int, int], spacing_mm: tuple[float, float, float]) -> np.ndarray:

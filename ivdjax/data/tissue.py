@@ -236,7 +236,8 @@ def _canal(subject: Anatomy, texture: Textures, place: Place, canvas: Canvas) ->
 
 def _marrow(subject: Anatomy, texture: Textures) -> _Signal:
     signal = subject.marrow * (1 + 0.06 * texture.grain)
-    share = subject.marrow_fat + 0.03 * texture.mottle
+    patches = subject.marrow_patch * (0.8 * texture.mottle + 0.6 * texture.clutter)
+    share = jnp.clip(subject.marrow_fat + patches, 0.1, 0.95)
     return signal * (1 - share), signal * share
 
 

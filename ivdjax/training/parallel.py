@@ -46,5 +46,5 @@ def place_batch(batch: dict[str, np.ndarray], over: Mesh) -> dict[str, jax.Array
 
 
 def like(old: jax.Array, new: Any) -> jax.Array:
-    """Put an array where another of the same shape lies, in its type."""
-    return jax.device_put(jax.numpy.asarray(new, old.dtype), old.sharding)
+    """Copy an array to where another of the same shape lies, in its type; a step may then be given its memory."""
+    return jax.device_put(jax.numpy.array(new, old.dtype, copy=True), old.sharding, may_alias=False)

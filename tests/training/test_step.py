@@ -9,6 +9,7 @@ from ivdjax.config import Augment, Data, Experiment, Optimizer, Train
 from ivdjax.data import pipeline
 from ivdjax.models import UNet
 from ivdjax.training import loop, optimizer, parallel
+from ivdjax.training.checkpoint import Checkpoints
 from ivdjax.training.step import train_step
 
 EXPERIMENT = Experiment(
@@ -72,3 +73,16 @@ def test_warm_up_and_decay():
     assert float(rate(10)) == pytest.approx(1.0)
     assert float(rate(505)) == pytest.approx(0.5, abs=0.01)
     assert float(rate(1000)) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_given_weights_are_what_training_starts_from(made_cases, tmp_path):
+    still = dataclasses.replace(
+        EXPERIMENT, optimizer=Optimizer(learning_rate=0.0), train=Train(steps=2, batch_size=2, checkpoint_every=1)
+    )
+    start = jax.jit(partial(loop.initial_state, dataclasses.replace(still, seed=7)))().params
+    loop.train(still, made_cases, (), tmp_path, start_params=start)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", read_only=True)
+    state = checkpoints.restore(2, jax.jit(partial(loop.initial_state, still))())
+    for params in (state.params, state.mean_params):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), params, start)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(start))  # not given away
