@@ -214,7 +214,7 @@ class Experiment:
     predict: Predict = field(default_factory=Predict)
     """How a volume is segmented."""
     init_from: Path | None = None
-    """Run whose weights training starts from; None starts from random ones."""
+    """Run whose weights training starts from, or `default` for those in the package; None starts from random ones."""
     init_channels: tuple[str, ...] = ()
     """Names that run has for this one's channels, in their order; empty takes the same names."""
     seed: int = 0

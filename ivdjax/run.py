@@ -21,7 +21,7 @@ from ivdjax.data import cache, dataset, nifti, phantom, splits
 from ivdjax.data.dataset import Case
 from ivdjax.errors import DataError, UsageError
 from ivdjax.evaluation import evaluate, report
-from ivdjax.inference import predict
+from ivdjax.inference import predict, weights
 from ivdjax.training import loop, transfer
 from ivdjax.training.checkpoint import Checkpoints
 from ivdjax.training.state import State
@@ -40,7 +40,7 @@ def run(experiment: Experiment) -> None:
     _check(experiment)
     start_params = None
     if experiment.init_from is not None:
-        source = load(experiment.init_from)
+        source = load(weights.find(experiment.init_from))
         start_params = transfer.adopt(source.state.mean_params, source.experiment, experiment)
     _claim(folder, experiment)
     finished = folder / "report.html"
@@ -137,12 +137,15 @@ class Trained:
 
 
 def load(folder: Path, checkpoint: str | None = None) -> Trained:
-    """Read a run's experiment and a checkpoint, `last` or `best` or as the experiment says.
+    """Read a run's experiment and a checkpoint, `last` or `best` or as the experiment says; or weights without a run.
 
     Raises:
-        DataError: the folder is not that of a run, or it has no checkpoint.
+        DataError: the folder is neither that of a run nor of weights, or it has no checkpoint.
     """
     experiment = read_experiment(folder)
+    if (folder / weights.FILE).exists():
+        params = weights.read(folder / weights.FILE)
+        return Trained(experiment, State(np.zeros((), np.int32), params, params, ()))
     if not (folder / "checkpoints").is_dir():
         raise DataError(f"{folder}: has no checkpoints; train the run first")
     checkpoints = Checkpoints(folder / "checkpoints", read_only=True)
@@ -152,6 +155,17 @@ def load(folder: Path, checkpoint: str | None = None) -> Trained:
         raise DataError(f"{folder / 'checkpoints'}: no checkpoint yet; train the run further")
     state = checkpoints.restore(step, jax.jit(lambda: loop.initial_state(experiment))())
     return Trained(experiment, state)
+
+
+def release(folder: Path, out: Path, checkpoint: str | None = None) -> None:
+    """Write a run's weights to a folder of their own, small enough to pass on (see `inference.weights`).
+
+    Raises:
+        DataError: as `load`.
+    """
+    trained = load(folder, checkpoint)
+    weights.write(out / weights.FILE, trained.state.mean_params)
+    files.write_json(out / "config.json", config.to_dict(trained.experiment))
 
 
 def read_experiment(folder: Path) -> Experiment:

@@ -17,7 +17,7 @@ EXPERIMENT = Experiment(
     model=UNet(features=(4, 8)),
     data=Data(channels=("t2",), slices=3, window=(24, 24), threads=1),
     optimizer=Optimizer(learning_rate=1e-2, warmup_steps=2),
-    train=Train(steps=60, batch_size=4),
+    train=Train(steps=100, batch_size=4),
 )
 
 
@@ -33,11 +33,11 @@ def prepare(experiment, cases):
 def test_learning_lowers_the_loss(made_cases):
     step, state, batches = prepare(EXPERIMENT, made_cases)
     losses = []
-    for _ in range(60):
+    for _ in range(100):
         state, metrics = step(state, next(batches), jax.random.key(0))
         losses.append(float(metrics["loss"]))
     assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:5])
-    assert int(state.step) == 60
+    assert int(state.step) == 100
 
 
 def test_a_sample_of_no_weight_changes_nothing(made_cases):
