@@ -165,7 +165,8 @@ def release(folder: Path, out: Path, checkpoint: str | None = None) -> None:
     """
     trained = load(folder, checkpoint)
     weights.write(out / weights.FILE, trained.state.mean_params)
-    files.write_json(out / "config.json", config.to_dict(trained.experiment))
+    # Where the run's own start lay says nothing elsewhere.
+    files.write_json(out / "config.json", config.to_dict(replace(trained.experiment, init_from=None)))
 
 
 def read_experiment(folder: Path) -> Experiment:
