@@ -84,8 +84,8 @@ class PredictVerb:
     weights: Path | None = None
     """Weights in place of a run: `default`, those that come with the package, or a folder of released ones."""
     channels: tuple[str, ...] = ()
-    """Images that the cases have, of those the run was trained with; all of them by default. Fewer are taken by runs
-    trained with --augment.channel-dropout."""
+    """Images to use, of those the run was trained with. By default all of them, or, where the run was trained with
+    --augment.channel-dropout and so takes any set, those that the cases have."""
     checkpoint: Literal["last", "best"] | None = None
     """Weights to use; as the run's configuration says by default."""
 
@@ -99,7 +99,7 @@ class PredictVerb:
         if len(runs) != (self.weights is None) or out is None:
             raise UsageError("predict: name a run, the input and the output; with --weights the last two alone")
         trained = run.load(weights.find(self.weights) if self.weights is not None else runs[0], self.checkpoint)
-        channels = self.channels or trained.experiment.data.channels
+        channels = self.channels or trained.channels_in(source)
         trained.accept(channels)
         cases = dataset.discover(source, channels)
         for case in track(cases, "predicting", console=Console(stderr=True)):

@@ -117,6 +117,26 @@ class Trained:
         )
         nifti.write_mask(predict.mask(chances_ZxHxWxN), case.images[0], out)
 
+    def channels_in(self, source: Path) -> tuple[str, ...]:
+        """Channels to segment the cases of a folder from: the network's, or those of them that every case has.
+
+        Raises:
+            DataError: the folder cannot be listed, or its cases do not have the same channels.
+        """
+        known = self.experiment.data.channels
+        if not self.experiment.subsets:
+            return known
+        found = dataset.survey(source, known)
+        sets = {name: tuple(c for c in known if c in images) for name, images in found.images.items()}
+        first = next(iter(sets), None)
+        for name, there in sets.items():
+            if there != sets[first]:
+                raise DataError(
+                    f"{source}: case {first} has {', '.join(sets[first])} but case {name} {', '.join(there)}; say "
+                    "which to use of all with --channels"
+                )
+        return sets[first] if first is not None else known
+
     def accept(self, channels: Sequence[str]) -> list[int]:
         """Places of the named channels among the network's.
 

@@ -11,7 +11,7 @@ import pytest
 from ivdjax import cli, run
 from ivdjax.config import Augment, Data, Experiment, Predict
 from ivdjax.data import cache, dataset, nifti
-from ivdjax.errors import UsageError
+from ivdjax.errors import DataError, UsageError
 from ivdjax.inference import predict
 from ivdjax.models import UNet
 from ivdjax.training import loop
@@ -76,6 +76,13 @@ def test_channels_that_cannot_be_done_with_are_refused(trained, channels, dropou
     assert trained.accept(("wat", "fat")) == [3, 0]
 
 
+def test_cases_of_different_channels_are_not_mixed(trained, water):
+    (water / "02").mkdir()
+    (water / "02" / "02_inn.nii.gz").touch()
+    with pytest.raises(DataError, match="case 01 has wat but case 02 inn; say which to use of all with --channels"):
+        trained.channels_in(water)
+
+
 def command(monkeypatch, capfd, *words):
     monkeypatch.setattr("sys.argv", ["ivdjax", *map(str, words)])
     with pytest.raises(SystemExit) as stop:
@@ -96,9 +103,7 @@ def test_released_weights_predict_as_their_run_does(trained, water, tmp_path, mo
     ):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-6)
 
-    code, err = command(
-        monkeypatch, capfd, "predict", "--weights", tmp_path / "small", water, tmp_path / "out", "--channels", "wat"
-    )
+    code, err = command(monkeypatch, capfd, "predict", "--weights", tmp_path / "small", water, tmp_path / "out")
     assert (code, "1 mask(s), from wat" in err) == (0, True)
     (case,) = dataset.discover(water, ("wat",))
     trained.predict(case, tmp_path / "whole.nii.gz", ("wat",))
