@@ -76,14 +76,19 @@ class CheckVerb:
 
 @dataclass(frozen=True)
 class PredictVerb:
-    """Segment a case or a tree of cases with a trained run; masks lie on the grids of the images."""
+    """Segment a case or a tree of cases with a trained run, or with the weights in the package.
 
-    run: tyro.conf.Positional[Path]
-    """Folder of the run."""
-    input: tyro.conf.Positional[Path]
-    """Folder of a case, or of many."""
-    out: tyro.conf.Positional[Path]
-    """Folder for <case>.nii.gz; existing masks of the same name are replaced."""
+    ivdjax predict RUN INPUT OUT, or ivdjax predict --weights default INPUT OUT. Masks lie on the grids of the images.
+    """
+
+    paths: tyro.conf.Positional[tuple[Path, ...]]
+    """Folder of the run (not with --weights); folder of a case, or of many; folder for <case>.nii.gz, where existing
+    masks of the same name are replaced."""
+    weights: Path | None = None
+    """Weights in place of a run: `default`, those that come with the package, or a folder of released ones."""
+    channels: tuple[str, ...] = ()
+    """Images to use, of those the run was trained with. By default all of them, or, where the run was trained with
+    --augment.channel-dropout and so takes any set, those that the cases have."""
     checkpoint: Literal["last", "best"] | None = None
     """Weights to use; as the run's configuration says by default."""
 
@@ -91,14 +96,20 @@ class PredictVerb:
         """Do it and return the exit code."""
         from ivdjax import run
         from ivdjax.data import dataset
+        from ivdjax.inference import weights
 
-        trained = run.load(self.run, self.checkpoint)
-        cases = dataset.discover(self.input, trained.experiment.data.channels)
+        *runs, source, out = self.paths if len(self.paths) > 1 else (None, None, None)
+        if len(runs) != (self.weights is None) or out is None:
+            raise UsageError("predict: name a run, the input and the output; with --weights the last two alone")
+        trained = run.load(weights.find(self.weights) if self.weights is not None else runs[0], self.checkpoint)
+        channels = self.channels or trained.channels_in(source)
+        trained.accept(channels)
+        cases = dataset.discover(source, channels)
         with progress.bar("predicting") as advance:
             for done, case in enumerate(cases, start=1):
-                trained.predict(case, self.out / f"{case.name}.nii.gz")
+                trained.predict(case, out / f"{case.name}.nii.gz", channels)
                 advance(done, len(cases))
-        print(f"{self.out}: {len(cases)} mask(s)", file=sys.stderr)
+        print(f"{out}: {len(cases)} mask(s), from {', '.join(channels)}", file=sys.stderr)
         return 0
 
 

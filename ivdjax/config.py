@@ -34,6 +34,24 @@ class Phantom:
 
 
 @dataclass(frozen=True)
+class Fresh:
+    """Phantoms drawn while training, inside the compiled step, in place of cases to learn from."""
+
+    per_step: int = 0
+    """Phantoms drawn a step, each a slab of slices of a new subject; 0 learns from the cases instead."""
+    pool: int = 96
+    """Slabs kept on the accelerator, from which samples are taken; the oldest make room for the new."""
+    slab: int = 7
+    """Slices of a slab; K or more."""
+    spacing_mm: tuple[float, float] = (0.85, 1.5)
+    """Smallest and largest voxel size in the plane."""
+    thickness_mm: tuple[float, float] = (1.0, 4.0)
+    """Smallest and largest distance between slices."""
+    reach_mm: tuple[float, float, float] = (36.0, 60.0, 25.0)
+    """A slab's centre lies up to this far from that of the labelled discs, along Z, H, W."""
+
+
+@dataclass(frozen=True)
 class Data:
     """Which scans, how they are split, and how a sample is cut from them."""
 
@@ -41,6 +59,8 @@ class Data:
     """Folder with the cases. None draws the digital phantom below into the run's folder."""
     phantom: Phantom = field(default_factory=Phantom)
     """The phantom's size; used only without a root."""
+    fresh: Fresh = field(default_factory=Fresh)
+    """Phantoms drawn while training; the cases above are then all held out."""
     channels: tuple[str, ...] = ("fat", "inn", "opp", "wat")
     """Names of the images of a case, as in NAME_<channel>.nii.gz; their order is the order of the channels."""
     subjects: Literal["pairs", "single", "table"] = "pairs"
@@ -83,6 +103,22 @@ class Augment:
     """Standard deviation of the in-plane shift."""
     flip: float = 0.5
     """Probability of a left-right flip, which reverses the slices of the stack."""
+    mix: float = 0.1
+    """Standard deviation of the logarithm of gain and power of water and of fat; inn and opp are recomputed."""
+    swap: float = 0.05
+    """Probability of fat-water swaps: in smooth regions with sharp borders, up to 30 % of the stack."""
+    decay: float = 0.05
+    """Standard deviation of a smooth R2* times the in-phase echo time, by which signals decay."""
+    bias: float = 0.2
+    """Strength of the smooth bias field: about the standard deviation of its logarithm."""
+    curve: float = 0.0
+    """How far, of the range of intensities, the curve they are sent through strays from a straight line."""
+    invert: float = 0.0
+    """Probability that a channel is turned upside down, dark for bright."""
+    blur_voxels: float = 0.7
+    """Largest standard deviation of the in-plane blur."""
+    blur_through: float = 0.3
+    """Largest share of the two neighbouring slices in a slice."""
     gain: float = 0.15
     """Standard deviation of the logarithm of a channel's gain."""
     offset: float = 0.15
@@ -90,7 +126,13 @@ class Augment:
     log_gamma: float = 0.25
     """Standard deviation of the logarithm of the exponent applied to the normalised intensities."""
     noise: float = 0.1
-    """Largest standard deviation of the added Gaussian noise, in standard deviations of the volume."""
+    """Largest standard deviation of the noise of a magnitude image, in standard deviations of the volume."""
+    channel_dropout: float = 0.0
+    """Probability that a sample loses channels, any but all; above 0 the network is told which are there."""
+    tissue: float = 0.35
+    """Standard deviation of the logarithm of a tissue's gain in water and in fat; fresh phantoms only."""
+    foreign: float = 0.25
+    """Probability that the tissues' water takes levels at random; fresh phantoms only."""
 
 
 @dataclass(frozen=True)
@@ -171,8 +213,17 @@ class Experiment:
     """How long."""
     predict: Predict = field(default_factory=Predict)
     """How a volume is segmented."""
+    init_from: Path | None = None
+    """Run whose weights training starts from, or `default` for those in the package; None starts from random ones."""
+    init_channels: tuple[str, ...] = ()
+    """Names that run has for this one's channels, in their order; empty takes the same names."""
     seed: int = 0
     """Seed of the weights, the order of the samples and their changes."""
+
+    @property
+    def subsets(self) -> bool:
+        """Whether the network is told which channels are there, and so takes any subset of them."""
+        return self.augment.channel_dropout > 0
 
     @property
     def folder(self) -> Path:

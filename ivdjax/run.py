@@ -5,10 +5,12 @@ What is in the run's folder says what is done: a checkpoint of the last step, a 
 
 import logging
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
+import numpy as np
 from flax import linen as nn
 
 from ivdjax import config, files, models, progress
@@ -17,8 +19,8 @@ from ivdjax.data import cache, dataset, nifti, phantom, splits
 from ivdjax.data.dataset import Case
 from ivdjax.errors import DataError, UsageError
 from ivdjax.evaluation import evaluate, record, report
-from ivdjax.inference import predict
-from ivdjax.training import loop
+from ivdjax.inference import predict, weights
+from ivdjax.training import loop, transfer
 from ivdjax.training.checkpoint import Checkpoints
 from ivdjax.training.state import State
 
@@ -33,9 +35,11 @@ def run(experiment: Experiment) -> None:
         DataError: a file cannot be used.
     """
     folder, data = experiment.folder, experiment.data
-    if data.root is None and not set(data.channels) <= set(dataset.DIXON):
-        wrong = ", ".join(data.channels)
-        raise UsageError(f"--data.root: name the folder with the cases; the phantom has no channel {wrong}")
+    _check(experiment)
+    start_params = None
+    if experiment.init_from is not None:
+        source = load(weights.find(experiment.init_from))
+        start_params = transfer.adopt(source.state.mean_params, source.experiment, experiment)
     _claim(folder, experiment)
     finished = folder / "report.html"
     if finished.exists():
@@ -44,7 +48,8 @@ def run(experiment: Experiment) -> None:
     root = data.root if data.root is not None else _draw_phantom(folder / "phantom", experiment)
     cases, parts = _split(root, data)
     names = [case.name for case in parts.held_out]
-    print(f"{len(parts.train)} cases to learn from, {len(names)} held out: {', '.join(names)}", flush=True)
+    source = "phantoms drawn on the way" if data.fresh.per_step else f"{len(parts.train)} cases"
+    print(f"{source} to learn from, {len(names)} held out: {', '.join(names)}", flush=True)
     everything = [*parts.train, *parts.held_out]
     made = cache.build(everything, data, data.cache if data.cache is not None else folder / "cache")
     cached = []
@@ -52,7 +57,7 @@ def run(experiment: Experiment) -> None:
         for array in made:
             cached.append(array)
             advance(len(cached), len(everything))
-    loop.train(experiment, cached[: len(parts.train)], cached[len(parts.train) :], folder)
+    loop.train(experiment, cached[: len(parts.train)], cached[len(parts.train) :], folder, start_params)
 
     trained = load(folder)
     predictions = folder / "predictions"
@@ -89,28 +94,83 @@ class Trained:
     experiment: Experiment
     state: State
 
-    def predict(self, case: Case, out: Path) -> None:
+    def predict(self, case: Case, out: Path, channels: Sequence[str] | None = None) -> None:
         """Segment a case and write the mask to `out` on the grid of the case's first image.
+
+        channels names the case's images, where they are not all of the network's (see `accept`).
 
         Raises:
             DataError: an image cannot be read.
+            UsageError: the network cannot do with these channels.
         """
+        known = self.experiment.data.channels
+        columns = self.accept(known if channels is None else channels)
         image_ZxHxWxC, _, _, _ = dataset.load(replace(case, label=None))
         data = self.experiment.data
-        normalised_ZxHxWxC = cache.normalise(image_ZxHxWxC, data.clip_percentiles)
+        normalised_ZxHxWxC = np.zeros((*image_ZxHxWxC.shape[:3], len(known)), np.float32)
+        normalised_ZxHxWxC[..., columns] = cache.normalise(image_ZxHxWxC, data.clip_percentiles)
+        present_C = None
+        if self.experiment.subsets:
+            present_C = np.isin(np.arange(len(known)), columns).astype(np.float32)
         chances_ZxHxWxN = predict.probability(
-            self.experiment.model, self.state.mean_params, normalised_ZxHxWxC, data.slices, self.experiment.predict
+            self.experiment.model,
+            self.state.mean_params,
+            normalised_ZxHxWxC,
+            data.slices,
+            self.experiment.predict,
+            present_C,
         )
         nifti.write_mask(predict.mask(chances_ZxHxWxN), case.images[0], out)
 
+    def channels_in(self, source: Path) -> tuple[str, ...]:
+        """Channels to segment the cases of a folder from: the network's, or those of them that every case has.
+
+        Raises:
+            DataError: the folder cannot be listed, or its cases do not have the same channels.
+        """
+        known = self.experiment.data.channels
+        if not self.experiment.subsets:
+            return known
+        found = dataset.survey(source, known)
+        sets = {name: tuple(c for c in known if c in images) for name, images in found.images.items()}
+        first = next(iter(sets), None)
+        for name, there in sets.items():
+            if there != sets[first]:
+                raise DataError(
+                    f"{source}: case {first} has {', '.join(sets[first])} but case {name} {', '.join(there)}; say "
+                    "which to use of all with --channels"
+                )
+        return sets[first] if first is not None else known
+
+    def accept(self, channels: Sequence[str]) -> list[int]:
+        """Places of the named channels among the network's.
+
+        Raises:
+            UsageError: a channel the network does not know, or absent channels and a network trained with all.
+        """
+        known = self.experiment.data.channels
+        if not channels or not set(channels) <= set(known) or len(set(channels)) < len(channels):
+            raise UsageError(
+                f"--channels {' '.join(channels)}: the network knows {', '.join(known)}; name some of these"
+            )
+        if len(channels) < len(known) and not self.experiment.subsets:
+            raise UsageError(
+                f"--channels {' '.join(channels)}: this run was trained with all of {', '.join(known)}; use one "
+                "trained with --augment.channel-dropout above 0"
+            )
+        return [known.index(name) for name in channels]
+
 
 def load(folder: Path, checkpoint: str | None = None) -> Trained:
-    """Read a run's experiment and a checkpoint, `last` or `best` or as the experiment says.
+    """Read a run's experiment and a checkpoint, `last` or `best` or as the experiment says; or weights without a run.
 
     Raises:
-        DataError: the folder is not that of a run, or it has no checkpoint.
+        DataError: the folder is neither that of a run nor of weights, or it has no checkpoint.
     """
     experiment = read_experiment(folder)
+    if (folder / weights.FILE).exists():
+        params = weights.read(folder / weights.FILE)
+        return Trained(experiment, State(np.zeros((), np.int32), params, params, ()))
     if not (folder / "checkpoints").is_dir():
         raise DataError(f"{folder}: has no checkpoints; train the run first")
     checkpoints = Checkpoints(folder / "checkpoints", read_only=True)
@@ -120,6 +180,18 @@ def load(folder: Path, checkpoint: str | None = None) -> Trained:
         raise DataError(f"{folder / 'checkpoints'}: no checkpoint yet; train the run further")
     state = checkpoints.restore(step, jax.jit(lambda: loop.initial_state(experiment))())
     return Trained(experiment, state)
+
+
+def release(folder: Path, out: Path, checkpoint: str | None = None) -> None:
+    """Write a run's weights to a folder of their own, small enough to pass on (see `inference.weights`).
+
+    Raises:
+        DataError: as `load`.
+    """
+    trained = load(folder, checkpoint)
+    weights.write(out / weights.FILE, trained.state.mean_params)
+    # Where the run's own start lay says nothing elsewhere.
+    files.write_json(out / "config.json", config.to_dict(replace(trained.experiment, init_from=None)))
 
 
 def read_experiment(folder: Path) -> Experiment:
@@ -137,6 +209,23 @@ def read_experiment(folder: Path) -> Experiment:
         raise DataError(f"{path}: names no network of ivdjax.models; was it written by another version of ivdjax?")
     fields["model"] = config.from_dict(kind, network, f"{path}: model")
     return config.from_dict(Experiment, fields, str(path))
+
+
+def _check(experiment: Experiment) -> None:
+    """Refuse settings that do not fit each other, before anything is written."""
+    data, dixon = experiment.data, set(dataset.DIXON)
+    if data.root is None and not set(data.channels) <= dixon:
+        wrong = ", ".join(data.channels)
+        raise UsageError(f"--data.root: name the folder with the cases; the phantom has no channel {wrong}")
+    if not data.fresh.per_step:
+        return
+    if not set(data.channels) <= dixon:
+        raise UsageError(f"--data.fresh.per-step: phantoms have the channels {', '.join(dataset.DIXON)} only")
+    if data.fresh.slab < data.slices or data.fresh.pool < data.fresh.per_step:
+        raise UsageError(
+            f"--data.fresh: a slab needs {data.slices} slices or more (--data.slices), the pool at least "
+            f"{data.fresh.per_step} slabs (--data.fresh.per-step)"
+        )
 
 
 def _claim(folder: Path, experiment: Experiment) -> None:
@@ -177,7 +266,8 @@ def _draw_phantom(folder: Path, experiment: Experiment) -> Path:
 
 def _split(root: Path, data: Data) -> tuple[list[Case], splits.Split]:
     cases = dataset.assign_subjects(dataset.discover(root, data.channels), data.subjects, data.subject_table)
-    return cases, splits.split(cases, data)
+    # Phantoms drawn on the way are learned from; every case there is, then, is held out.
+    return cases, splits.Split((), tuple(cases)) if data.fresh.per_step else splits.split(cases, data)
 
 
 def write_report(folder: Path) -> Path:
@@ -194,7 +284,9 @@ def write_report(folder: Path) -> Path:
     _, parts = _split(data.root if data.root is not None else folder / "phantom", data)
     names = ", ".join(case.name for case in parts.held_out)
     scans = {
-        "learned from": f"{len(parts.train)} cases of {len({case.subject for case in parts.train})} subjects",
+        "learned from": f"{len(parts.train)} cases of {len({case.subject for case in parts.train})} subjects"
+        if not data.fresh.per_step
+        else "phantoms drawn on the way",
         "channel in the pictures": data.channels[-1],
     }
     caption = f"Held-out cases {names} of {'the digital phantom' if data.root is None else data.root.resolve().name}."

@@ -18,6 +18,7 @@ import numpy as np
 
 PLANES = 11
 LOWEST_DISC = 2  # the plane of L5/S1; label 1
+LUMPS = 6  # organs in front of the column
 DISCS = 7  # labelled, upwards from L5/S1 to T11/T12
 
 # One value a plane, S2/S3 first: height of the disc and of the body above it, half axes of its endplates.
@@ -45,15 +46,23 @@ class Anatomy(NamedTuple):
     depth_P: jax.Array  # half the front-to-back size of an endplate, mm
     width_P: jax.Array  # half the side-to-side size, mm
     wear_P: jax.Array  # degeneration, 0 healthy to 1: lower, darker, bulging
+    dent_Px4: jax.Array  # of an endplate: side (1 below, -1 above the disc), place across and back, depth, mm
     skin_4: jax.Array  # where the skin of the back lies, w in mm
     fascia_4: jax.Array  # where the fat under it ends
     belly_mm: jax.Array  # depth of the abdomen in front of the column
     belly_fat_mm: jax.Array
     marrow: jax.Array  # signal of marrow, water + fat
     marrow_fat: jax.Array  # the fat's share of it
+    marrow_patch: jax.Array  # how much that share varies from place to place
     fluid: jax.Array  # water signal of the spinal fluid
     blood: jax.Array  # water signal of the great vessels, dark where flow is fast
     muscle_fat: jax.Array  # share of muscle that is streaked with fat, 0 to 1
+    bowel: jax.Array  # how unlike its loops are, 0 to 1
+    kidney: jax.Array  # water signal of the kidneys
+    kidney_2x3: jax.Array  # left and right: mm out from the midline, mm down from L2/3, size
+    lump_Lx3: jax.Array  # organs in front: mm across, mm back, plane number
+    lump_radius_Lx3: jax.Array  # their half axes across, back, along, mm
+    lump_water_L: jax.Array
 
 
 class Place(NamedTuple):
@@ -72,8 +81,8 @@ def sample(key: jax.Array) -> Anatomy:
     """Draw a subject. Nothing depends on a grid: the origin is the point a field of view is centred on."""
     # Each draw below takes the next row of one of two tables.
     key_uniform, key_normal = jax.random.split(key)
-    uniforms = iter(jax.random.uniform(key_uniform, (16, PLANES)))
-    normals = iter(jax.random.truncated_normal(key_normal, -2, 2, (24, PLANES)))
+    uniforms = iter(jax.random.uniform(key_uniform, (24, PLANES)))
+    normals = iter(jax.random.truncated_normal(key_normal, -2, 2, (32, PLANES)))
 
     def uniform(low: float, high: float, n: int | None = None) -> jax.Array:
         row = next(uniforms)
@@ -87,13 +96,17 @@ def sample(key: jax.Array) -> Anatomy:
     size = normal(1.0, 0.042, low=-1.3)
     # Wear is rare above and common at the two lowest discs.
     wear_P = jnp.clip(uniform(0, 1, PLANES) ** 4 * jnp.linspace(1.15, 0.6, PLANES) + normal(0.05, 0.06), 0, 1)
-    height_P = _DISC_MM * size * normal(1.0, 0.055, low=-1.3) * normal(1.0, 0.035, PLANES) * (1 - 0.25 * wear_P)
+    height_P = _DISC_MM * size * normal(1.0, 0.055, low=-1.3) * normal(1.0, 0.035, PLANES) * (1 - 0.45 * wear_P)
     body_P = _BODY_MM * size * normal(1.0, 0.02, PLANES)
     tilt_P = jnp.deg2rad(_TILT_DEG + _LORDOSIS_DEG * normal(0, 0.9) + normal(0, 2.0) + normal(0, 1.2, PLANES))
-    lean_P = jnp.deg2rad(normal(0, 1.4) * jnp.sin(jnp.linspace(0, np.pi, PLANES) + uniform(0, 6.3)))
-    twist_P = jnp.deg2rad(normal(0, 2.5) * jnp.sin(jnp.linspace(0, np.pi, PLANES) + uniform(0, 6.3)))
+    # A few are scoliotic.
+    bent, bends = normal(0, 1.4), 1 + 6 * uniform(0, 1) ** 6
+    lean_P = jnp.deg2rad(bent * bends * jnp.sin(jnp.linspace(0, np.pi, PLANES) + uniform(0, 6.3)))
+    twist_P = jnp.deg2rad(normal(0, 2.5) * jnp.sqrt(bends) * jnp.sin(jnp.linspace(0, np.pi, PLANES) + uniform(0, 6.3)))
     frame_Px3x3 = rotations(tilt_P, lean_P, twist_P)
     centre_Px3 = _chain(frame_Px3x3, height_P, body_P) + normal(0, 1, 3) * jnp.array([1.5, 2.5, 4.0])
+    depth_P = _DEPTH_MM * size * normal(1.0, 0.03)
+    width_P = _WIDTH_MM * size * normal(1.0, 0.03)
     skin_P = centre_Px3[:, 2] + _SKIN_MM * size + normal(0, 3.0) - 6.0
     fat_P = uniform(6.0, 22.0) * _FAT_SHARE
     return Anatomy(
@@ -101,19 +114,36 @@ def sample(key: jax.Array) -> Anatomy:
         centre_Px3=centre_Px3,
         frame_Px3x3=frame_Px3x3,
         height_P=height_P,
-        wedge_P=jnp.deg2rad(_WEDGE_DEG * normal(1.0, 0.12)),
-        depth_P=_DEPTH_MM * size * normal(1.0, 0.03),
-        width_P=_WIDTH_MM * size * normal(1.0, 0.03),
+        wedge_P=jnp.deg2rad(_WEDGE_DEG * normal(1.0, 0.12)) * (1 - 0.5 * wear_P),
+        depth_P=depth_P,
+        width_P=width_P,
         wear_P=wear_P,
+        dent_Px4=jnp.stack(
+            [
+                jnp.sign(normal(0, 1, PLANES)),
+                0.35 * width_P * normal(0, 1, PLANES),
+                0.3 * depth_P * normal(0, 1, PLANES),
+                # One disc in eight or so.
+                jnp.maximum(uniform(-28.0, 4.5, PLANES), 0),
+            ],
+            axis=-1,
+        ),
         skin_4=_cubic(centre_Px3[:, 1], skin_P + 0.8 * fat_P),
         fascia_4=_cubic(centre_Px3[:, 1], skin_P - 0.2 * fat_P),
         belly_mm=uniform(105.0, 170.0),
         belly_fat_mm=uniform(8.0, 30.0),
         marrow=normal(0.82, 0.05),
         marrow_fat=uniform(0.40, 0.58),
+        marrow_patch=0.03 + 0.12 * uniform(0, 1) ** 2,
         fluid=normal(0.85, 0.07),
         blood=uniform(0.15, 0.6),
         muscle_fat=uniform(0.1, 0.5),
+        bowel=uniform(0.0, 1.0),
+        kidney=uniform(0.45, 1.05),
+        kidney_2x3=jnp.stack([uniform(48.0, 60.0, 2), uniform(-14.0, 14.0, 2), uniform(0.85, 1.15, 2)], axis=-1),
+        lump_Lx3=jnp.stack([normal(0, 28.0, LUMPS), uniform(-110.0, -36.0, LUMPS), uniform(1.0, 9.0, LUMPS)], axis=-1),
+        lump_radius_Lx3=jnp.stack([uniform(5.0, 30.0, LUMPS) for _ in range(3)], axis=-1),
+        lump_water_L=uniform(0.1, 1.1, LUMPS),
     )
 
 

@@ -16,8 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+# At 1.5 T; at another field they go with its inverse.
 TE_OPPOSED_S = 2.4e-3
 TE_IN_S = 4.8e-3
+SWAP_PPM = 1.7  # half the distance from water to fat: beyond it a separation takes one for the other
 PROTON_MHZ_PER_TESLA = 42.577
 
 # Shift from water in ppm and share of the signal, of the six peaks of human fat
@@ -44,6 +46,12 @@ class Scanner(NamedTuple):
     bias: ArrayLike = 0.06  # standard deviation of the log of the smooth random part of the bias field
     ghost: ArrayLike = 0.012  # share of the signal that breathing repeats along H, the phase direction
     swap: ArrayLike = 0.0  # share of the volume, in smooth regions, where water and fat are exchanged
+    tesla: ArrayLike = 1.5  # field strength; the echo times go with its inverse
+    b0_ppm: ArrayLike = 0.0  # standard deviation of the field's error, smooth over the body
+    b0_steep_ppm: ArrayLike = 0.0  # the same of its steep part, as near gas, which dephases voxels
+    fat_shift: ArrayLike = 0.0  # voxels by which fat is displaced along W, the readout; 0 to 1
+    resolution: ArrayLike = 1.0  # share of k-space, along H and W, that was acquired; what is missing rings at edges
+    slice_mix: ArrayLike = 0.0  # share of each neighbouring slice in a slice, by an imperfect slice profile
 
 
 def signals(
@@ -51,16 +59,17 @@ def signals(
     fat: ArrayLike,
     *,
     r2star: ArrayLike = 0.0,
-    te_in_s: float = TE_IN_S,
-    te_opposed_s: float = TE_OPPOSED_S,
+    te_in_s: ArrayLike = TE_IN_S,
+    te_opposed_s: ArrayLike = TE_OPPOSED_S,
     spectrum: tuple[tuple[float, float], ...] | None = None,
-    tesla: float = 1.5,
+    tesla: ArrayLike = 1.5,
 ) -> tuple[jax.Array, jax.Array]:
     """(inn, opp), magnitudes of the in-phase and the opposed echo, noise-free, in the inputs' unit and shape.
 
     water, fat: non-negative, of one shape, any unit. r2star: decay rate in 1/s, a number or a map of that shape.
     spectrum: None means ideal echoes, fat exactly with and exactly against water. Otherwise (ppm, share) peaks,
-    such as FAT_SPECTRUM, and their phases at the two echo times are computed for a field of `tesla`.
+    such as FAT_SPECTRUM, and their phases at the two echo times are computed for a field of `tesla`, which may be
+    traced, as the echo times.
     """
     water, fat = jnp.asarray(water), jnp.asarray(fat)
     if spectrum is None:
@@ -70,7 +79,7 @@ def signals(
         share = share / share.sum()  # published shares are rounded
         hertz = ppm * PROTON_MHZ_PER_TESLA * tesla
         inn, opp = (
-            jnp.hypot(water + fat * np.sum(share * np.cos(angle)), fat * np.sum(share * np.sin(angle)))
+            jnp.hypot(water + fat * jnp.sum(share * jnp.cos(angle)), fat * jnp.sum(share * jnp.sin(angle)))
             for angle in (2 * np.pi * hertz * te for te in (te_in_s, te_opposed_s))
         )
     return inn * jnp.exp(-te_in_s * r2star), opp * jnp.exp(-te_opposed_s * r2star)
@@ -137,22 +146,75 @@ def sensitivity(key: jax.Array, shape_ZxHxW: tuple[int, int, int], scanner: Scan
     return falloff_W * jnp.exp(scanner.bias * smooth_ZxHxW)
 
 
-def scan(key: jax.Array, water_ZxHxW: jax.Array, fat_ZxHxW: jax.Array, scanner: Scanner) -> jax.Array:
-    """Image (Z, H, W, 4), float32, channels fat, inn, opp, wat, as a two-point 1.5 T scanner gives them.
+def field_error(key: jax.Array, grid_mm: tuple[jax.Array, jax.Array, jax.Array], scanner: Scanner) -> jax.Array:
+    """Error of the main field (Z, H, W) in ppm: smooth over the body, and steep in places, as around gas."""
+    key_smooth, key_steep = jax.random.split(key)
+    smooth_ZxHxW = smooth_field(key_smooth, grid_mm, 110.0)
+    # The cube of a normal number, of variance 15, is small almost everywhere and large in a few places.
+    steep_ZxHxW = smooth_field(key_steep, grid_mm, 35.0) ** 3 / np.sqrt(15)
+    return scanner.b0_ppm * smooth_ZxHxW + scanner.b0_steep_ppm * steep_ZxHxW
 
-    The echoes decay, are weighted by the coil, ghosted, and get Rician noise each; fat and wat are reconstructed
-    from the two noisy echoes. Pure: the same key gives the same image. May be jitted and vmapped.
+
+def dephasing(error_ppm_ZxHxW: jax.Array, te_s: ArrayLike, tesla: ArrayLike) -> jax.Array:
+    """Share of the signal (Z, H, W) left at an echo time where the field varies across a voxel.
+
+    The mean of a phase that runs evenly over a range is a sinc; here its Gaussian of the same curvature at zero.
     """
-    key_bias, key_in, key_opp, key_ghost, key_swap = jax.random.split(key, 5)
+    turns = te_s * PROTON_MHZ_PER_TESLA * tesla
+    across = [jnp.gradient(error_ppm_ZxHxW, axis=i) for i in range(3) if error_ppm_ZxHxW.shape[i] > 1]
+    return jnp.exp(-sum((np.pi * turns * step) ** 2 for step in across) / 6)
+
+
+def acquire(signal_ZxHxW: jax.Array, scanner: Scanner) -> jax.Array:
+    """A signal (Z, H, W) as the imaging sees it: k-space cut off along H and W, neighbouring slices mixed in."""
+    for axis in (1, 2):
+        n = signal_ZxHxW.shape[axis]
+        kept_n = jnp.abs(jnp.fft.fftfreq(n)) <= 0.5 * jnp.asarray(scanner.resolution)
+        lines_nxn = jnp.fft.ifft(kept_n[:, None] * jnp.fft.fft(jnp.eye(n), axis=0), axis=0).real
+        signal_ZxHxW = jnp.moveaxis(jnp.tensordot(lines_nxn, signal_ZxHxW, (1, axis)), 0, axis)
+    mix = scanner.slice_mix
+    above, below = (
+        jnp.concatenate(parts)
+        for parts in ((signal_ZxHxW[:1], signal_ZxHxW[:-1]), (signal_ZxHxW[1:], signal_ZxHxW[-1:]))
+    )
+    return (1 - 2 * mix) * signal_ZxHxW + mix * (above + below)
+
+
+def scan(key: jax.Array, water_ZxHxW: jax.Array, fat_ZxHxW: jax.Array, scanner: Scanner) -> jax.Array:
+    """Image (Z, H, W, 4), float32, channels fat, inn, opp, wat, as a two-point scanner gives them.
+
+    Imaging blurs water and fat and displaces fat. The echoes of both decay, dephase where the field is steep, are
+    weighted by the coil, ghosted, and get Rician noise each; fat and wat are reconstructed from the two noisy echoes,
+    and exchanged where the field errs by more than half the distance from water to fat. Pure: the same key gives the
+    same image. May be jitted and vmapped.
+    """
+    key_bias, key_in, key_opp, key_ghost, key_swap, key_field = jax.random.split(key, 6)
+    grid_mm = axes_mm(water_ZxHxW.shape, scanner.spacing_mm)
     gain = sensitivity(key_bias, water_ZxHxW.shape, scanner)
-    echoes = signals(water_ZxHxW, fat_ZxHxW, r2star=scanner.r2star, spectrum=FAT_SPECTRUM)
+    error_ppm = field_error(key_field, grid_mm, scanner)
+    with jax.default_matmul_precision("highest"):
+        water_ZxHxW, fat_ZxHxW = acquire(water_ZxHxW, scanner), acquire(fat_ZxHxW, scanner)
+    fat_ZxHxW = (1 - scanner.fat_shift) * fat_ZxHxW + scanner.fat_shift * jnp.roll(fat_ZxHxW, 1, axis=2)
+    times_s = [te_s * 1.5 / scanner.tesla for te_s in (TE_IN_S, TE_OPPOSED_S)]
+    echoes = signals(
+        water_ZxHxW,
+        fat_ZxHxW,
+        r2star=scanner.r2star,
+        te_in_s=times_s[0],
+        te_opposed_s=times_s[1],
+        spectrum=FAT_SPECTRUM,
+        tesla=scanner.tesla,
+    )
+    weighted = [
+        echo * gain * dephasing(error_ppm, te_s, scanner.tesla) for echo, te_s in zip(echoes, times_s, strict=True)
+    ]
     shift = jax.random.randint(key_ghost, (), water_ZxHxW.shape[1] // 4, water_ZxHxW.shape[1] // 2)
     inn, opp = (
         rician(key, echo + scanner.ghost * jnp.roll(echo, shift, axis=1), scanner.noise)
-        for key, echo in zip((key_in, key_opp), (gain * echo for echo in echoes), strict=True)
+        for key, echo in zip((key_in, key_opp), weighted, strict=True)
     )
-    grid_mm = axes_mm(water_ZxHxW.shape, scanner.spacing_mm)
     swapped = smooth_field(key_swap, grid_mm, 60.0) > jax.scipy.special.ndtri(1 - jnp.asarray(scanner.swap))
+    swapped |= jnp.abs(error_ppm) > SWAP_PPM
     wat, fat = separate(inn, opp, (water_ZxHxW > fat_ZxHxW) ^ swapped)
     return jnp.stack([fat, inn, opp, wat], axis=-1).astype(jnp.float32)
 

@@ -95,3 +95,12 @@ def batches(
     places = grain.MapDataset.range(len(slices_Nx2)).seed(seed).shuffle().repeat().random_map(place)
     options = grain.ReadOptions(num_threads=data.threads, prefetch_buffer_size=4 * data.threads)
     return iter(places.batch(batch_size).map(gather).to_iter_dataset(options))
+
+
+def weights(batch_size: int) -> grain.DatasetIterator[Batch]:
+    """Endless batches of weight_B alone, for training on phantoms that the step itself draws."""
+    return iter(grain.MapDataset.range(batch_size).repeat().map(_one).batch(batch_size).to_iter_dataset())
+
+
+def _one(_: int) -> Batch:
+    return {"weight": np.float32(1)}

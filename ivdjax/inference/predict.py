@@ -15,7 +15,14 @@ from ivdjax.data import stacks
 _SIZE_STEP = 32
 
 
-def probability(model: nn.Module, params: dict, image_ZxHxWxC: np.ndarray, K: int, config: Predict) -> np.ndarray:
+def probability(
+    model: nn.Module,
+    params: dict,
+    image_ZxHxWxC: np.ndarray,
+    K: int,
+    config: Predict,
+    present_C: np.ndarray | None = None,
+) -> np.ndarray:
     """Probability of each class, probability_ZxHxWxN in float32.
 
     Args:
@@ -24,6 +31,8 @@ def probability(model: nn.Module, params: dict, image_ZxHxWxC: np.ndarray, K: in
         image_ZxHxWxC: normalised as the training volumes were.
         K: slices of a stack.
         config: stacks at once, and whether to average with the left-right flipped volume.
+        present_C: 1 for channels that are there, 0 for those that are not and whose intensities are 0; None for a
+            network that is not told.
     """
     Z, H, W, _ = image_ZxHxWxC.shape
     padding = [(0, 0), (0, -H % _SIZE_STEP), (0, -W % _SIZE_STEP), (0, 0)]
@@ -33,16 +42,19 @@ def probability(model: nn.Module, params: dict, image_ZxHxWxC: np.ndarray, K: in
         # The last batch repeats the last slice, so that every batch has one shape.
         centres_B = np.minimum(np.arange(first, first + config.batch_size), Z - 1)
         stack_BxKxHxWxC = stacks.all_stacks(padded_ZxHxWxC, centres_B, K, np)
-        parts.append(_stack_probability(model, config.flip, params, stack_BxKxHxWxC))
+        parts.append(_stack_probability(model, config.flip, params, stack_BxKxHxWxC, present_C))
     return np.concatenate([np.asarray(part) for part in parts])[:Z, :H, :W]
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _stack_probability(model: nn.Module, flip: bool, params: dict, stack_BxKxHxWxC: Array) -> Array:
+def _stack_probability(
+    model: nn.Module, flip: bool, params: dict, stack_BxKxHxWxC: Array, present_C: Array | None
+) -> Array:
     stack_BxKxHxWxC = stack_BxKxHxWxC.astype(jnp.float32)
     # A left-right flip only reverses the order of the slices: the picture of the centre slice stays as it is.
     views = [stack_BxKxHxWxC, stack_BxKxHxWxC[:, ::-1]] if flip else [stack_BxKxHxWxC]
-    return sum(jax.nn.softmax(model.apply({"params": params}, view)) for view in views) / len(views)
+    present = () if present_C is None else (jnp.broadcast_to(present_C, (stack_BxKxHxWxC.shape[0], len(present_C))),)
+    return sum(jax.nn.softmax(model.apply({"params": params}, view, *present)) for view in views) / len(views)
 
 
 def mask(probability_ZxHxWxN: np.ndarray) -> np.ndarray:

@@ -33,18 +33,28 @@ class InstanceNorm(nn.Module):
 
 
 class ConvBlock(nn.Module):
-    """`depth` times: 3x3 convolution, instance norm, leaky ReLU."""
+    """`depth` times: 3x3 convolution, instance norm, leaky ReLU.
+
+    Flags, constant over a picture, shift the features of the first norm; as inputs of a convolution the norm would
+    take them out again.
+    """
 
     features: int
     depth: int = 2
     dtype: Precision = "float32"
 
     @nn.compact
-    def __call__(self, x_BxHxWxF: Array) -> Array:
+    def __call__(self, x_BxHxWxF: Array, flags_BxC: Array | None = None) -> Array:
         """Return an array of the same height and width with `features` features."""
-        for _ in range(self.depth):
+        for i in range(self.depth):
             x_BxHxWxF = nn.Conv(self.features, (3, 3), use_bias=False, dtype=self.dtype)(x_BxHxWxF)
-            x_BxHxWxF = nn.leaky_relu(InstanceNorm(self.dtype)(x_BxHxWxF), 0.01)
+            x_BxHxWxF = InstanceNorm(self.dtype)(x_BxHxWxF)
+            if flags_BxC is not None and not i:
+                shift = nn.Dense(
+                    self.features, use_bias=False, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="flags"
+                )
+                x_BxHxWxF += shift(flags_BxC)[:, None, None]
+            x_BxHxWxF = nn.leaky_relu(x_BxHxWxF, 0.01)
         return x_BxHxWxF
 
 

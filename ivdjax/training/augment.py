@@ -1,31 +1,59 @@
 """Random changes of training samples: on the accelerator, under jit, each a pure function of a key.
 
 The geometric part is one affine map in the plane of the slices, the same for all slices of a stack and for the label,
-and a left-right flip, which reverses the order of the slices. The intensity part acts on each channel by itself.
+and a left-right flip, which reverses the order of the slices. The intensity part is in `contrast`.
 """
+
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from ivdjax.config import Augment
+from ivdjax.training import contrast
 
 
-def augment(key: Array, stack_KxHxWxC: Array, label_HxW: Array, config: Augment) -> tuple[Array, Array]:
-    """Change one sample; returns the stack in float32 and the label, both of the same shape as before.
+def augment(
+    key: Array, stack_KxHxWxC: Array, label_HxW: Array, config: Augment, channels: Sequence[str]
+) -> tuple[Array, Array, Array]:
+    """Change one sample.
 
     Args:
         key: of this sample alone.
         stack_KxHxWxC: normalised intensities.
         label_HxW: classes of the centre slice.
-        config: how strong each part is.
+        config: how strong each part is; a part of strength zero is left out of the program.
+        channels: names of the C channels; physics that needs fat, inn, opp or wat by name is left out without them.
+
+    Returns:
+        The stack in float32 and the label, of the same shapes, and present_C, 0 for channels that were dropped.
     """
-    geometry, flip, tone, grain = jax.random.split(key, 4)
+    mixing, geometry, flip, fading, bias, bend, tone, blur, grain, loss = jax.random.split(key, 10)
     stack_KxHxWxC = stack_KxHxWxC.astype(jnp.float32)
-    stack_KxHxWxC, label_HxW = affine(geometry, stack_KxHxWxC, label_HxW, config)
+    if config.mix or config.swap:
+        stack_KxHxWxC = contrast.remix(mixing, stack_KxHxWxC, channels, config)
+    if config.rotation_degrees or config.log_scale or config.log_stretch or config.shift_voxels:
+        stack_KxHxWxC, label_HxW = affine(geometry, stack_KxHxWxC, label_HxW, config)
     reverse = jax.random.bernoulli(flip, config.flip)
     stack_KxHxWxC = jnp.where(reverse, stack_KxHxWxC[::-1], stack_KxHxWxC)
-    return add_noise(grain, change_tone(tone, stack_KxHxWxC, config), config), label_HxW
+    if config.blur_voxels or config.blur_through:
+        stack_KxHxWxC = contrast.blur(blur, stack_KxHxWxC, config)
+
+    low_C, high_C = stack_KxHxWxC.min((0, 1, 2)), stack_KxHxWxC.max((0, 1, 2))
+    range_C = jnp.maximum(high_C - low_C, 1e-3)
+    unit_KxHxWxC = (stack_KxHxWxC - low_C) / range_C
+    if config.decay:
+        unit_KxHxWxC = contrast.decay(fading, unit_KxHxWxC, channels, config)
+    if config.bias:
+        unit_KxHxWxC = contrast.bias_field(bias, unit_KxHxWxC, config)
+    if config.curve or config.invert:
+        unit_KxHxWxC = contrast.curve(bend, unit_KxHxWxC, config)
+    if config.noise:
+        unit_KxHxWxC = add_noise(grain, unit_KxHxWxC, range_C, config)
+    stack_KxHxWxC = change_tone(tone, unit_KxHxWxC, low_C, range_C, config)
+    stack_KxHxWxC, present_C = contrast.drop_channels(loss, stack_KxHxWxC, config)
+    return stack_KxHxWxC, label_HxW, present_C
 
 
 def affine(key: Array, stack_KxHxWxC: Array, label_HxW: Array, config: Augment) -> tuple[Array, Array]:
@@ -61,24 +89,21 @@ def affine(key: Array, stack_KxHxWxC: Array, label_HxW: Array, config: Augment) 
     return moved_HxWxD.reshape(H, W, K, C).transpose(2, 0, 1, 3), moved_label_HxW
 
 
-def change_tone(key: Array, stack_KxHxWxC: Array, config: Augment) -> Array:
-    """Random gain, offset and gamma of each channel.
+def change_tone(key: Array, unit_KxHxWxC: Array, low_C: Array, range_C: Array, config: Augment) -> Array:
+    """Bring intensities of 0..1 back to their range, with a random gain, offset and gamma a channel.
 
     Gamma acts on the intensities brought to 0..1 over the window, as in nnU-Net's augmentation.
     """
     gain, offset, gamma = jax.random.split(key, 3)
-    C = stack_KxHxWxC.shape[-1]
-    low_C, high_C = stack_KxHxWxC.min((0, 1, 2)), stack_KxHxWxC.max((0, 1, 2))
-    range_C = jnp.maximum(high_C - low_C, 1e-3)
-    gamma_C = jnp.exp(config.log_gamma * jax.random.normal(gamma, (C,)))
-    unit_KxHxWxC = jnp.clip((stack_KxHxWxC - low_C) / range_C, 1e-6, 1)
-    toned_KxHxWxC = unit_KxHxWxC**gamma_C * range_C + low_C
+    C = unit_KxHxWxC.shape[-1]
+    if config.log_gamma:
+        gamma_C = jnp.exp(config.log_gamma * jax.random.normal(gamma, (C,)))
+        unit_KxHxWxC = jnp.maximum(unit_KxHxWxC, 1e-6) ** gamma_C
     gain_C = jnp.exp(config.gain * jax.random.normal(gain, (C,)))
-    return toned_KxHxWxC * gain_C + config.offset * jax.random.normal(offset, (C,))
+    return (unit_KxHxWxC * range_C + low_C) * gain_C + config.offset * jax.random.normal(offset, (C,))
 
 
-def add_noise(key: Array, stack_KxHxWxC: Array, config: Augment) -> Array:
-    """Add Gaussian noise whose standard deviation is drawn evenly between zero and `config.noise`."""
-    strength, noise = jax.random.split(key)
-    sigma = config.noise * jax.random.uniform(strength)
-    return stack_KxHxWxC + sigma * jax.random.normal(noise, stack_KxHxWxC.shape)
+def add_noise(key: Array, unit_KxHxWxC: Array, range_C: Array, config: Augment) -> Array:
+    """Add noise of a standard deviation drawn evenly between zero and `config.noise`, of the normalised stack."""
+    strength, grain = jax.random.split(key)
+    return contrast.noise(grain, unit_KxHxWxC, config.noise * jax.random.uniform(strength) / range_C)

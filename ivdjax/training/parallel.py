@@ -43,3 +43,8 @@ def place_batch(batch: dict[str, np.ndarray], over: Mesh) -> dict[str, jax.Array
     """Put this process's share of a batch on its devices, as part of the whole run's batch."""
     cut = NamedSharding(over, P("data"))
     return {name: jax.make_array_from_process_local_data(cut, array) for name, array in batch.items()}
+
+
+def like(old: jax.Array, new: Any) -> jax.Array:
+    """Copy an array to where another of the same shape lies, in its type; a step may then be given its memory."""
+    return jax.device_put(jax.numpy.array(new, old.dtype, copy=True), old.sharding, may_alias=False)

@@ -114,6 +114,54 @@ def test_a_swap_exchanges_water_and_fat_where_it_strikes(tissue):
     assert 0 < struck.mean() < 1
 
 
+def test_at_three_tesla_the_same_phases_come_in_half_the_time(tissue):
+    def at(tesla, **parts):
+        return np.asarray(scan(jax.random.key(4), *tissue, IDEAL._replace(tesla=tesla, **parts)))
+
+    np.testing.assert_allclose(at(3.0), at(1.5), atol=1e-5)
+    np.testing.assert_allclose(at(3.0, r2star=40.0), at(1.5, r2star=20.0), atol=1e-5)
+
+
+def test_dephasing_takes_what_a_sinc_does_of_a_slope():
+    slope_ppm = 0.05
+    error = slope_ppm * np.arange(12.0)[None, None, :] * np.ones((3, 4, 1))
+    left = dixon.dephasing(jnp.asarray(error), dixon.TE_IN_S, 1.5)
+    np.testing.assert_allclose(left, np.sinc(slope_ppm * 1.5 * dixon.PROTON_MHZ_PER_TESLA * dixon.TE_IN_S), rtol=1e-4)
+
+
+def test_a_field_error_beyond_half_the_distance_to_fat_swaps_there_alone(tissue):
+    sound = np.asarray(scan(jax.random.key(4), *tissue, IDEAL))
+    scanner = IDEAL._replace(spacing_mm=(20.0, 20.0, 20.0), b0_ppm=2.0)
+    grid_mm = dixon.axes_mm(SHAPE, scanner.spacing_mm)
+    key_field = jax.random.split(jax.random.key(4), 6)[5]
+    error = np.asarray(dixon.field_error(key_field, grid_mm, scanner))
+    struck = np.abs(error) > dixon.SWAP_PPM
+    assert 0 < struck.mean() < 1
+    image = np.asarray(scan(jax.random.key(4), *tissue, scanner))
+    ours = image[..., 3] > image[..., 0]
+    water_leads = sound[..., 3] > sound[..., 0]
+    np.testing.assert_array_equal(ours, water_leads ^ struck)
+
+
+def test_a_cut_off_k_space_rings_and_keeps_the_mean():
+    edge = jnp.zeros((3, 32, 32)).at[:, :, 16:].set(1.0)
+    whole = dixon.acquire(edge, IDEAL)
+    np.testing.assert_allclose(whole, edge, atol=1e-5)
+    cut = np.asarray(dixon.acquire(edge, IDEAL._replace(resolution=0.5)))
+    assert 1.05 < cut.max() < 1.15  # Gibbs: 9 % of the step
+    np.testing.assert_allclose(cut.mean(), 0.5, atol=1e-5)
+    np.testing.assert_allclose(cut, cut[:, :1].repeat(32, 1), atol=1e-5)  # along the step alone
+
+
+def test_neighbouring_slices_mix_and_fat_moves_along_the_readout():
+    one = jnp.zeros((5, 8, 8)).at[2].set(1.0)
+    mixed = dixon.acquire(one, IDEAL._replace(slice_mix=0.2))
+    np.testing.assert_allclose(mixed[:, 4, 4], [0, 0.2, 0.6, 0.2, 0], atol=1e-6)
+    line = jnp.zeros((2, 8, 8)).at[:, :, 3].set(1.0)
+    image = scan(jax.random.key(0), jnp.zeros_like(line), line, IDEAL._replace(fat_shift=1.0))
+    np.testing.assert_array_equal(np.argmax(image[..., 0], axis=2), 4)
+
+
 def test_residuals_vanish_on_exact_data_whatever_the_scales(tissue):
     wat, fat = (np.asarray(x) for x in tissue)
     got = dixon.residuals(fat=fat, inn=7.3 * (wat + fat), opp=0.2 * np.abs(wat - fat), wat=wat)

@@ -40,3 +40,20 @@ def test_the_flip_averages_a_stack_with_its_reverse():
 def test_the_mask_is_the_likelier_class():
     probability = np.array([0.9, 0.1, 0.2, 0.8]).reshape(2, 1, 1, 2)
     assert predict.mask(probability).ravel().tolist() == [0, 1]
+
+
+class Flags(nn.Module):
+    """Gives the number of channels that are there as the logit."""
+
+    @nn.compact
+    def __call__(self, stack_BxKxHxWxC, present_BxC):
+        logit_BxHxW = jnp.ones(stack_BxKxHxWxC[:, 0, ..., 0].shape) * present_BxC.sum(-1)[:, None, None]
+        return jnp.stack([jnp.zeros_like(logit_BxHxW), logit_BxHxW], -1)
+
+
+def test_a_network_that_takes_subsets_is_told_what_is_there():
+    image_ZxHxWxC = IMAGE_ZxHxWxC.repeat(3, -1)
+    for present in ([1, 1, 0], [0, 1, 0]):
+        told = np.array(present, np.float32)
+        answer = predict.probability(Flags(), {}, image_ZxHxWxC, 3, Predict(), told)[..., 1]
+        np.testing.assert_allclose(answer, jax.nn.sigmoid(told.sum()), rtol=1e-5)

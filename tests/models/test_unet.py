@@ -72,3 +72,13 @@ def test_resolution_steps_keep_places(block, size):
     rows, columns = np.nonzero(np.abs(moved[0]).sum(-1))
     assert (rows // max(scale, 1)).astype(int).tolist() == [int(2 * min(scale, 1))] * len(rows)
     assert (columns // max(scale, 1)).astype(int).tolist() == [int(6 * min(scale, 1))] * len(columns)
+
+
+def test_flags_of_what_is_there_change_the_answer_and_start_without_a_say():
+    stack_BxKxHxWxC, present = stack((1, 3, 16, 16, 2)), jnp.array([[1.0, 0.0]])
+    params = SMALL.init(jax.random.key(0), stack_BxKxHxWxC, present)
+    answers = [SMALL.apply(params, stack_BxKxHxWxC, flags) for flags in (present, jnp.ones((1, 2)))]
+    np.testing.assert_array_equal(*answers)
+    trained = jax.tree.map(lambda p: p + 0.1, params)
+    answers = [SMALL.apply(trained, stack_BxKxHxWxC, flags) for flags in (present, jnp.ones((1, 2)))]
+    assert np.abs(answers[0] - answers[1]).max() > 1e-3

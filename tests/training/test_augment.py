@@ -8,6 +8,8 @@ import pytest
 from ivdjax.config import Augment
 from ivdjax.training import augment
 
+CHANNELS = ("fat", "wat")
+CHANGE = jax.jit(augment.augment, static_argnums=(3, 4))
 NOTHING = Augment(**{field.name: 0.0 for field in dataclasses.fields(Augment)})
 ROWS, COLUMNS = np.mgrid[0:24, 0:20]
 LABEL_HxW = ((ROWS - 12) ** 2 + (COLUMNS - 8) ** 2 < 25).astype(np.uint8)
@@ -15,7 +17,9 @@ STACK_KxHxWxC = np.stack([LABEL_HxW + 0.1 * k for k in range(3)])[..., None].rep
 
 
 def change(config, seed=0):
-    return jax.jit(augment.augment, static_argnums=3)(jax.random.key(seed), STACK_KxHxWxC, LABEL_HxW, config)
+    stack, label, present = CHANGE(jax.random.key(seed), STACK_KxHxWxC, LABEL_HxW, config, CHANNELS)
+    np.testing.assert_array_equal(present, 1)
+    return stack, label
 
 
 def test_with_every_part_off_a_sample_stays_as_it_is():
@@ -61,13 +65,34 @@ def test_flip_reverses_the_slices_half_of_the_time():
     np.testing.assert_allclose(change(dataclasses.replace(NOTHING, flip=1.0))[0], STACK_KxHxWxC[::-1], atol=1e-5)
 
 
-@pytest.mark.parametrize("part", ["gain", "offset", "log_gamma", "noise"])
+@pytest.mark.parametrize("part", ["mix", "curve", "gain", "offset", "log_gamma", "noise"])
 def test_intensity_parts_leave_the_label_and_treat_channels_apart(part):
     stack, label = change(dataclasses.replace(NOTHING, **{part: 0.5}))
     np.testing.assert_array_equal(label, LABEL_HxW)
     assert not np.allclose(stack, STACK_KxHxWxC, atol=1e-3)
     assert not np.allclose(stack[..., 0], stack[..., 1], atol=1e-3)
     assert np.isfinite(stack).all()
+
+
+@pytest.mark.parametrize("part", ["decay", "bias", "invert", "blur_voxels", "blur_through"])
+def test_every_other_part_is_reached_and_leaves_the_label(part):
+    changed = 0
+    for seed in range(6):
+        stack, label = change(dataclasses.replace(NOTHING, **{part: 0.9}), seed)
+        np.testing.assert_array_equal(label, LABEL_HxW)
+        assert np.isfinite(stack).all()
+        changed += not np.allclose(stack, STACK_KxHxWxC, atol=1e-3)
+    assert changed >= 3
+
+
+def test_dropped_channels_are_zero_and_declared():
+    config = dataclasses.replace(NOTHING, channel_dropout=1.0)
+    seen = set()
+    for seed in range(12):
+        stack, _, present = CHANGE(jax.random.key(seed), STACK_KxHxWxC + 1, LABEL_HxW, config, CHANNELS)
+        np.testing.assert_array_equal(np.abs(stack).max((0, 1, 2)) > 0, present > 0)
+        seen.add(tuple(np.asarray(present)))
+    assert seen == {(0, 1), (1, 0)}
 
 
 def test_same_key_same_change():

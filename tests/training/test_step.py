@@ -9,6 +9,7 @@ from ivdjax.config import Augment, Data, Experiment, Optimizer, Train
 from ivdjax.data import pipeline
 from ivdjax.models import UNet
 from ivdjax.training import loop, optimizer, parallel
+from ivdjax.training.checkpoint import Checkpoints
 from ivdjax.training.step import train_step
 
 EXPERIMENT = Experiment(
@@ -16,7 +17,7 @@ EXPERIMENT = Experiment(
     model=UNet(features=(4, 8)),
     data=Data(channels=("t2",), slices=3, window=(24, 24), threads=1),
     optimizer=Optimizer(learning_rate=1e-2, warmup_steps=2),
-    train=Train(steps=60, batch_size=4),
+    train=Train(steps=100, batch_size=4),
 )
 
 
@@ -32,11 +33,11 @@ def prepare(experiment, cases):
 def test_learning_lowers_the_loss(made_cases):
     step, state, batches = prepare(EXPERIMENT, made_cases)
     losses = []
-    for _ in range(60):
+    for _ in range(100):
         state, metrics = step(state, next(batches), jax.random.key(0))
         losses.append(float(metrics["loss"]))
     assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:5])
-    assert int(state.step) == 60
+    assert int(state.step) == 100
 
 
 def test_a_sample_of_no_weight_changes_nothing(made_cases):
@@ -72,3 +73,16 @@ def test_warm_up_and_decay():
     assert float(rate(10)) == pytest.approx(1.0)
     assert float(rate(505)) == pytest.approx(0.5, abs=0.01)
     assert float(rate(1000)) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_given_weights_are_what_training_starts_from(made_cases, tmp_path):
+    still = dataclasses.replace(
+        EXPERIMENT, optimizer=Optimizer(learning_rate=0.0), train=Train(steps=2, batch_size=2, checkpoint_every=1)
+    )
+    start = jax.jit(partial(loop.initial_state, dataclasses.replace(still, seed=7)))().params
+    loop.train(still, made_cases, (), tmp_path, start_params=start)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", read_only=True)
+    state = checkpoints.restore(2, jax.jit(partial(loop.initial_state, still))())
+    for params in (state.params, state.mean_params):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), params, start)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(start))  # not given away
