@@ -9,6 +9,7 @@ Sizes lie in the range of supine adults: bodies and endplates as in Panjabi et a
 al., Eur Spine J 2000; 9:242; disc volumes as in IVDM3Seg, 63 to 140 cm3 for the seven together.
 """
 
+from collections.abc import Callable
 from functools import reduce
 from typing import NamedTuple
 
@@ -35,6 +36,20 @@ _SKIN_MM = np.array([36.0, 54.0, 74.0, 80.0, 79.0, 77.0, 75.0, 73.0, 71.0, 70.0,
 _FAT_SHARE = np.array([1.7, 1.8, 1.75, 1.6, 1.35, 1.1, 0.95, 0.85, 0.8, 0.8, 0.8])
 
 
+_Draw = Callable[..., jax.Array]  # random numbers between two values, or about one
+
+
+class Organs(NamedTuple):
+    """What lies in front of the column and beside it; L lumps that stand for all but bowel and kidneys."""
+
+    bowel: jax.Array  # how unlike its loops are, 0 to 1
+    kidney: jax.Array  # water signal of the kidneys
+    kidney_2x3: jax.Array  # left and right: mm out from the midline, mm down from L2/3, size
+    lump_Lx3: jax.Array  # mm across, mm back, plane number
+    lump_radius_Lx3: jax.Array  # half axes across, back, along, mm
+    lump_water_L: jax.Array
+
+
 class Anatomy(NamedTuple):
     """One subject. Letters: P planes; 4 coefficients of a cubic in h / 100 mm, constant first."""
 
@@ -57,12 +72,7 @@ class Anatomy(NamedTuple):
     fluid: jax.Array  # water signal of the spinal fluid
     blood: jax.Array  # water signal of the great vessels, dark where flow is fast
     muscle_fat: jax.Array  # share of muscle that is streaked with fat, 0 to 1
-    bowel: jax.Array  # how unlike its loops are, 0 to 1
-    kidney: jax.Array  # water signal of the kidneys
-    kidney_2x3: jax.Array  # left and right: mm out from the midline, mm down from L2/3, size
-    lump_Lx3: jax.Array  # organs in front: mm across, mm back, plane number
-    lump_radius_Lx3: jax.Array  # their half axes across, back, along, mm
-    lump_water_L: jax.Array
+    organs: Organs
 
 
 class Place(NamedTuple):
@@ -118,16 +128,7 @@ def sample(key: jax.Array) -> Anatomy:
         depth_P=depth_P,
         width_P=width_P,
         wear_P=wear_P,
-        dent_Px4=jnp.stack(
-            [
-                jnp.sign(normal(0, 1, PLANES)),
-                0.35 * width_P * normal(0, 1, PLANES),
-                0.3 * depth_P * normal(0, 1, PLANES),
-                # One disc in eight or so.
-                jnp.maximum(uniform(-28.0, 4.5, PLANES), 0),
-            ],
-            axis=-1,
-        ),
+        dent_Px4=_dents(uniform, normal, width_P, depth_P),
         skin_4=_cubic(centre_Px3[:, 1], skin_P + 0.8 * fat_P),
         fascia_4=_cubic(centre_Px3[:, 1], skin_P - 0.2 * fat_P),
         belly_mm=uniform(105.0, 170.0),
@@ -138,6 +139,19 @@ def sample(key: jax.Array) -> Anatomy:
         fluid=normal(0.85, 0.07),
         blood=uniform(0.15, 0.6),
         muscle_fat=uniform(0.1, 0.5),
+        organs=_organs(uniform, normal),
+    )
+
+
+def _dents(uniform: _Draw, normal: _Draw, width_P: jax.Array, depth_P: jax.Array) -> jax.Array:
+    """Side, place across and back, and depth (P, 4) of one dent a disc; seven in eight or so have no depth."""
+    side_P = jnp.sign(normal(0, 1, PLANES))
+    across_P, back_P = 0.35 * width_P * normal(0, 1, PLANES), 0.3 * depth_P * normal(0, 1, PLANES)
+    return jnp.stack([side_P, across_P, back_P, jnp.maximum(uniform(-28.0, 4.5, PLANES), 0)], axis=-1)
+
+
+def _organs(uniform: _Draw, normal: _Draw) -> Organs:
+    return Organs(
         bowel=uniform(0.0, 1.0),
         kidney=uniform(0.45, 1.05),
         kidney_2x3=jnp.stack([uniform(48.0, 60.0, 2), uniform(-14.0, 14.0, 2), uniform(0.85, 1.15, 2)], axis=-1),

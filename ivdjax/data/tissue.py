@@ -132,37 +132,40 @@ def _torso(subject: Anatomy, texture: Textures, place: Place, z: jax.Array, h: j
 
 def _abdomen(subject: Anatomy, texture: Textures, place: Place, trunk: jax.Array, canvas: Canvas) -> Canvas:
     """Bowel in mesenteric fat, kidneys and other organs; trunk is the signed distance of the abdominal wall."""
+    organs = subject.organs
     # Loops of bowel, smeared by their own motion, some of them filled with gas.
     loops = jax.nn.sigmoid(2.2 * texture.clutter + 1.6 * texture.mottle - 0.2)
     gas = jax.nn.sigmoid(6.0 * (texture.clutter - 0.5 * texture.wave + 0.25 * texture.mottle - 1.15))
-    bowel = 0.40 + 0.3 * subject.bowel * texture.wave + 0.07 * texture.mottle
+    bowel = 0.40 + 0.3 * organs.bowel * texture.wave + 0.07 * texture.mottle
     water, fat = (0.06 + loops * (bowel - 0.06), 1.1 - loops * 0.98)
     signal = (water + gas * (0.02 - water), fat + gas * (0.02 - fat))
     filling = jnp.where(gas > 0.5, Tissue.AIR, jnp.where(loops > 0.5, Tissue.BOWEL, Tissue.FAT))
     canvas = _over(canvas, _inside(trunk), signal, filling)
-    # Lumps stand for whatever lies there: stomach, loops full of fluid, nodes, uterus, bladder.
-    for (across, back, rise), (wide, deep, high), lump in zip(
-        subject.lump_Lx3, subject.lump_radius_Lx3, subject.lump_water_L, strict=True
+    # Lumps stand for whatever lies there: stomach, loops full of fluid, nodes, uterus, bladder. The nearest one counts.
+    distance, water = jnp.full_like(trunk, 99.0), jnp.zeros_like(trunk)
+    for (across, back, rise), (wide, deep, high), signal in zip(
+        organs.lump_Lx3, organs.lump_radius_Lx3, organs.lump_water_L, strict=True
     ):
-        offset = 34.0 * (place.rise - rise)
-        shape = body.ball((place.across - across, wide), (place.back - back, deep), (offset, high))
-        cover = _inside(jnp.maximum(shape + 1.5 * texture.bend, trunk))
-        canvas = _over(canvas, cover, (lump * (1 + 0.06 * texture.mottle), 0.04), Tissue.ORGAN)
+        along = 34.0 * (place.rise - rise)
+        lump = body.ball((place.across - across, wide), (place.back - back, deep), (along, high))
+        water = jnp.where(lump < distance, signal, water)
+        distance = jnp.minimum(lump, distance)
+    cover = _inside(jnp.maximum(distance + 1.5 * texture.bend, trunk))
+    canvas = _over(canvas, cover, (water * (1 + 0.06 * texture.mottle), 0.04), Tissue.ORGAN)
     # Kidneys beside L1 to L3 in fat of their own, the pelvis of each open towards the column.
-    for side, (out, down, reach) in zip((-1.0, 1.0), subject.kidney_2x3, strict=True):
-        across = side * place.across - out
-        along = 34.0 * (5.7 - place.rise) - down
-        kidney = body.ball(
-            (across, 27.0 * reach), (place.back + 4.0 - 0.15 * along, 25.0 * reach), (along, 54.0 * reach)
-        )
-        kidney = kidney + 1.0 * texture.wave
-        pelvis = body.ball((across + 22.0 * reach, 17.0), (place.back + 4.0, 9.0), (along, 17.0)) + 2.0 * texture.mottle
-        medulla = _inside(kidney + 9.0 + 2.0 * texture.clutter)
-        canvas = _over(canvas, _inside(jnp.maximum(kidney - 6.0, trunk)), _FAT, Tissue.FAT)
-        signal = (subject.kidney * (1 - 0.15 * medulla), 0.03)
-        canvas = _over(canvas, _inside(jnp.maximum(kidney, trunk)), signal, Tissue.ORGAN)
-        canvas = _over(canvas, _inside(jnp.maximum(pelvis, kidney)), _FAT, Tissue.FAT)
-    return canvas
+    left, right = organs.kidney_2x3
+    out, down, reach = (jnp.where(place.across < 0, a, b) for a, b in zip(left, right, strict=True))
+    across = jnp.abs(place.across) - out
+    along = 34.0 * (5.7 - place.rise) - down
+    behind = place.back + 4.0
+    kidney = body.ball((across, 27.0 * reach), (behind - 0.15 * along, 25.0 * reach), (along, 54.0 * reach))
+    kidney = kidney + 1.0 * texture.wave
+    pelvis = body.ball((across + 22.0 * reach, 17.0), (behind, 9.0), (along, 17.0)) + 2.0 * texture.mottle
+    medulla = _inside(kidney + 9.0 + 2.0 * texture.clutter)
+    canvas = _over(canvas, _inside(jnp.maximum(kidney - 6.0, trunk)), _FAT, Tissue.FAT)
+    signal = (organs.kidney * (1 - 0.15 * medulla), 0.03)
+    canvas = _over(canvas, _inside(jnp.maximum(kidney, trunk)), signal, Tissue.ORGAN)
+    return _over(canvas, _inside(jnp.maximum(pelvis, kidney)), _FAT, Tissue.FAT)
 
 
 def _vessels(subject: Anatomy, texture: Textures, place: Place, canvas: Canvas) -> Canvas:
