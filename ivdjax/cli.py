@@ -4,6 +4,7 @@ import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -244,7 +245,9 @@ class ReportVerb:
 
 def main() -> None:
     """Run the `ivdjax` command."""
-    _exit(lambda: tyro.cli(_Verb, prog="ivdjax", description="Intervertebral discs in Dixon MRI.")())
+    command = partial(tyro.cli, _Verb, prog="ivdjax", description="Intervertebral discs in Dixon MRI.")
+    # What an experiment calls --data.channels is --channels of a verb.
+    _exit(lambda: command()(), lambda line: line.replace("--data.", "--"))
 
 
 _Verb = (
@@ -269,7 +272,7 @@ def experiment(default: Experiment, module_doc: str) -> None:
     _exit(command)
 
 
-def _exit(command: Callable[[], int]) -> None:
+def _exit(command: Callable[[], int], reword: Callable[[str], str] = str) -> None:
     """Exit with the command's code; bad data is one line on stderr and 1, wrong use one line and 2."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     # Their notes on every save would drown the run's own lines.
@@ -278,7 +281,7 @@ def _exit(command: Callable[[], int]) -> None:
     try:
         code = command()
     except (DataError, UsageError) as error:
-        print(f"ivdjax: {error}", file=sys.stderr)
+        print(f"ivdjax: {reword(str(error))}", file=sys.stderr)
         code = 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
         print("ivdjax: stopped; the same command goes on from the last checkpoint", file=sys.stderr)

@@ -209,6 +209,12 @@ def test_measure_refuses_in_one_line(tree, tmp_path, monkeypatch, capfd, options
     assert not (tmp_path / "discs.csv").exists()
 
 
+def test_a_verb_names_its_own_options(tree, tmp_path, monkeypatch, capfd):
+    code, _, err = ivdjax(monkeypatch, capfd, "measure", tree, "--case", tree, "--out", tmp_path / "discs.csv")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "pass --channels t2" in err
+
+
 def test_help_lists_every_field_with_its_doc():
     out = experiment("--help").stdout
     for field in ("--run-dir", "--model.features", "--data.root", "--train.steps", "--augment.noise", "--seed"):
