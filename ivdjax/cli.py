@@ -124,6 +124,8 @@ class EvaluateVerb:
     """Tree of cases, folder of masks, or one mask."""
     out: Path = Path("scores")
     """Folder for the scores."""
+    cases: tuple[str, ...] = ()
+    """Names of the cases to score; all references by default, those without a prediction as missed."""
     label_grid: Literal["refuse", "voxels", "header"] = "refuse"
     """A reference whose header disagrees with its prediction: refuse it, trust its voxels, or resample it."""
     subjects: Literal["single", "pairs", "table"] = "single"
@@ -150,6 +152,7 @@ class EvaluateVerb:
                 self.predictions,
                 self.references,
                 self.out,
+                cases=self.cases or None,
                 subjects=subjects,
                 label_grid=self.label_grid,
                 prediction_scheme=schemes[self.prediction_scheme],
@@ -284,6 +287,6 @@ def _exit(command: Callable[[], int], reword: Callable[[str], str] = str) -> Non
         print(f"ivdjax: {reword(str(error))}", file=sys.stderr)
         code = 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
-        print("ivdjax: stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        print("ivdjax: stopped; the same command goes on from where it can", file=sys.stderr)
         code = 130
     sys.exit(code)

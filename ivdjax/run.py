@@ -26,6 +26,8 @@ from ivdjax.training.state import State
 
 logger = logging.getLogger("ivdjax")
 
+_FREE = ("data.threads ", "data.cache ")
+
 
 def run(experiment: Experiment) -> None:
     """Do what is not yet done of an experiment, and say where the report is.
@@ -40,6 +42,8 @@ def run(experiment: Experiment) -> None:
     if experiment.init_from is not None:
         source = load(weights.find(experiment.init_from))
         start_params = transfer.adopt(source.state.mean_params, source.experiment, experiment)
+    if data.root is not None and not (folder / "config.json").exists():
+        _split(data.root, data)  # so that a folder is no run's where there is nothing to run on
     _claim(folder, experiment)
     finished = folder / "report.html"
     if finished.exists():
@@ -49,6 +53,8 @@ def run(experiment: Experiment) -> None:
     cases, parts = _split(root, data)
     names = [case.name for case in parts.held_out]
     source = "phantoms drawn on the way" if data.fresh.per_step else f"{len(parts.train)} cases"
+    if data.root is None:
+        print("The digital phantom, for want of a --data.root:", end=" ")
     print(f"{source} to learn from, {len(names)} held out: {', '.join(names)}", flush=True)
     everything = [*parts.train, *parts.held_out]
     made = cache.build(everything, data, data.cache if data.cache is not None else folder / "cache")
@@ -213,7 +219,13 @@ def read_experiment(folder: Path) -> Experiment:
 
 def _check(experiment: Experiment) -> None:
     """Refuse settings that do not fit each other, before anything is written."""
-    data, dixon = experiment.data, set(dataset.DIXON)
+    data, train, dixon = experiment.data, experiment.train, set(dataset.DIXON)
+    if data.slices % 2 == 0:
+        raise UsageError(f"--data.slices {data.slices}: choose an odd number, so that a stack has a centre")
+    if min(train.steps, train.batch_size, train.log_every, train.checkpoint_every) < 1 or train.validate_every < 0:
+        raise UsageError(
+            "--train: steps, batch-size, log-every and checkpoint-every are 1 or more, validate-every is 0 or more"
+        )
     if data.root is None and not set(data.channels) <= dixon:
         wrong = ", ".join(data.channels)
         raise UsageError(f"--data.root: name the folder with the cases; the phantom has no channel {wrong}")
@@ -231,14 +243,19 @@ def _check(experiment: Experiment) -> None:
 def _claim(folder: Path, experiment: Experiment) -> None:
     """Make the run's folder this experiment's, or refuse it if it is another's."""
     path, wanted = folder / "config.json", config.to_dict(experiment)
-    # Where the run lies is not part of what it is: a folder may be moved and then resumed.
+    # Where the run lies is not part of what it is: a folder may be moved and then resumed. The scans stay where they
+    # are, from wherever the path to them was given.
     wanted["run_dir"] = None
+    if experiment.data.root is not None:
+        wanted["data"]["root"] = str(experiment.data.root.resolve())
     if not path.exists():
         if folder.is_dir() and any(folder.iterdir()):
             raise UsageError(f"{folder}: is neither empty nor a run's folder; choose another with --run-dir")
         files.write_json(path, wanted)
         return
-    changed = config.differences(files.read_json(path), wanted)
+    # Nor is what changes how fast it goes, but not what comes out.
+    found = files.read_json(path)
+    changed = [line for line in config.differences(found, wanted) if not line.startswith(_FREE)]
     if changed:
         raise UsageError(
             f"{folder}: holds a run with other settings ({'; '.join(changed)}); choose another folder with --run-dir"

@@ -177,7 +177,7 @@ def note(measured: Sequence[MeasuredDisc]) -> str:
     cut = sum(d.reference is not None and d.reference.cut_off for d in measured)
     if cut:
         told += (
-            f" {cut} of {len(measured)} reference discs reach the first or the last slice: their volumes and "
-            "transverse diameters are of the part that the scan shows."
+            f" {cut} of {len(measured)} reference discs reach the edge of the scan: their measures are of the part "
+            "that it shows."
         )
     return told

@@ -40,6 +40,10 @@ SKIPPED, CROWDED = 1.6, 0.55
 # Seen from the side L5/S1 falls forwards, by 19 to 50 degrees in those patients, and L4/L5 by 3 to 21: a lowest disc
 # that lies flatter than this may not be L5/S1.
 LOWEST_TILT = 17.0
+# Nor may one so much smaller than the next (0.29 of it at least in those patients).
+LOWEST_SHARE = 0.25
+# More pieces off the column than this are told in one line.
+_FEW = 3
 
 
 class Scheme(enum.Enum):
@@ -140,6 +144,8 @@ def instances(mask_ZxHxW: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
         labels_ZxHxW = mask_ZxHxW.astype(np.uint8)
         if not np.array_equal(labels_ZxHxW, mask_ZxHxW):
             raise ValueError("holds labels that are not integers of 0..255")
+        if (values := np.count_nonzero(np.bincount(labels_ZxHxW.ravel())[1:])) > LEVELS:
+            raise ValueError(f"holds {values} labels where a spine has {LEVELS} discs; is it an image?")
         return labels_ZxHxW
     pieces_ZxHxW, volume_mm3 = components(mask_ZxHxW, spacing_mm)
     kept = np.flatnonzero(~specks(volume_mm3, volume_mm3)) + 1
@@ -201,10 +207,14 @@ def name(discs_ZxHxW: np.ndarray, spacing_mm: Spacing, expected: int | None = IV
     volume_mm3_N = np.bincount(discs_ZxHxW.ravel(), minlength=256)[numbers] * float(np.prod(spacing_mm))
     warnings = []
     on = _column(center_Nx3, volume_mm3_N)
-    for i in np.setdiff1d(np.arange(len(numbers)), on):
-        place = f"{i} disc{'s' if i != 1 else ''} below it"
-        warnings.append(f"a piece of {volume_mm3_N[i]:.0f} mm3, {place}, lies off the column of discs; left out")
-    numbers, center_Nx3 = numbers[on], center_Nx3[on]
+    off = np.setdiff1d(np.arange(len(numbers)), on)
+    if len(off) > _FEW:
+        warnings.append(f"{len(off)} pieces of {volume_mm3_N[off].sum():.0f} mm3 lie off the column of discs; left out")
+    else:
+        for i in off:
+            place = f"{i} piece{'s' if i != 1 else ''} below it"
+            warnings.append(f"a piece of {volume_mm3_N[i]:.0f} mm3, {place}, lies off the column of discs; left out")
+    numbers, center_Nx3, volume_mm3_N = numbers[on], center_Nx3[on], volume_mm3_N[on]
     levels, gap_warnings = _count_up(center_Nx3)
     if levels and levels[-1] > LEVELS:
         raise ValueError(f"holds {len(levels)} discs up to level {levels[-1]}; a spine has {LEVELS}")
@@ -212,7 +222,16 @@ def name(discs_ZxHxW: np.ndarray, spacing_mm: Spacing, expected: int | None = IV
     if levels:
         tilt = _tilt_degrees(np.argwhere(discs_ZxHxW == numbers[0]) * spacing_mm)
         if tilt < LOWEST_TILT:
-            warnings.append(f"the lowest disc falls forwards by {tilt:.0f} degrees only; is it L5/S1?")
+            falls = (
+                f"falls forwards by {tilt:.0f} degrees only" if tilt >= 0 else f"rises forwards by {-tilt:.0f} degrees"
+            )
+            warnings.append(f"the lowest disc {falls}; is it L5/S1?")
+        if len(levels) > 1 and volume_mm3_N[0] < LOWEST_SHARE * volume_mm3_N[1]:
+            share = volume_mm3_N[0] / volume_mm3_N[1]
+            warnings.append(
+                f"the lowest disc has {share:.0%} of the next one's volume; if it is a false piece, all levels are one "
+                "too high"
+            )
     level = np.zeros(256, np.uint8)
     level[numbers] = levels
     return Column(level[discs_ZxHxW], tuple(levels), tuple(warnings + gap_warnings))

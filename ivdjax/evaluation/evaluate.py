@@ -29,6 +29,9 @@ from ivdjax.files import write_json, write_text
 COLUMNS = tuple(field.name for field in dataclasses.fields(DiscScore))
 DISC_METRICS = ("dice", "asd_mm", "center_mm", "hd95_mm", "nsd_1mm")
 
+# Volume Dice over the mean Dice by more than this: masks that agree, with labels that do not.
+OTHERWISE_NUMBERED = 0.3
+
 CONVENTIONS = {
     "mean": "over the discs of a case, then over the cases; std is the sample standard deviation over the cases",
     "sections": "a voxel of a binary prediction goes to its nearest reference disc; labels are scored label by label",
@@ -284,7 +287,13 @@ def _score_files(
     # Headers that agree up to rounding are the reference's: every tool's masks are measured with the same voxel.
     spacing_mm = (grid if fault else reference_grid).spacing_mm
     where = f"{prediction} against {reference}"
-    return _score(case, prediction_ZxHxW, reference_ZxHxW, spacing_mm, where, reading), warnings
+    scores = _score(case, prediction_ZxHxW, reference_ZxHxW, spacing_mm, where, reading)
+    if scores.volume_dice - _mean(scores, "dice") > OTHERWISE_NUMBERED:
+        warnings.append(
+            f"{prediction}: agrees with the reference as a whole (Dice {scores.volume_dice:.2f}) but not disc by disc "
+            f"({_mean(scores, 'dice'):.2f}); are both numbered alike?"
+        )
+    return scores, warnings
 
 
 def _score(

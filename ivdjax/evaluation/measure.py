@@ -79,7 +79,7 @@ class Measures:
     center_z_mm: float
     """The same, upwards."""
     cut_off: bool
-    """The disc reaches the first or last slice, so that volume and transverse diameter are of a part of it."""
+    """The disc reaches the edge of the scan, so that the measures are of a part of it."""
     landmarks: Landmarks
     """Where all of it was measured."""
 
@@ -104,8 +104,8 @@ def measure_disc(disc_ZxHxW: np.ndarray, affine: np.ndarray) -> Measures:
     """Measure one disc.
 
     Args:
-      disc_ZxHxW: True inside; canonical axes, the whole grid of the image (a disc that reaches its first or last
-        slice counts as cut off).
+      disc_ZxHxW: True inside; canonical axes, the whole grid of the image (a disc that reaches its edge counts as cut
+        off).
       affine: (4,4), from voxel indices to scanner coordinates in mm.
 
     Raises:
@@ -115,7 +115,7 @@ def measure_disc(disc_ZxHxW: np.ndarray, affine: np.ndarray) -> Measures:
     voxel_Vx3 = np.argwhere(disc_ZxHxW)
     if not len(voxel_Vx3):
         raise ValueError("an empty disc has no measures")
-    cut_off = bool(voxel_Vx3[:, 0].min() == 0 or voxel_Vx3[:, 0].max() == disc_ZxHxW.shape[0] - 1)
+    cut_off = bool((voxel_Vx3 == 0).any() or (voxel_Vx3 == np.array(disc_ZxHxW.shape) - 1).any())
     point_Vx3 = voxel_Vx3 @ affine[:3, :3].T + affine[:3, 3]
     center_3 = point_Vx3.mean(axis=0)
     axes_3x3 = _first_axes(point_Vx3 - center_3, affine)

@@ -9,6 +9,7 @@ weighted by T1, and is no proton density fat fraction. note holds what speaks ag
 import csv
 import dataclasses
 import io
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from ivdjax.evaluation.discs import Column, Scheme
 from ivdjax.evaluation.landmarks import disc_picture
 from ivdjax.evaluation.measure import Measures, measure_disc
 from ivdjax.files import replacing, write_text
+
+logger = logging.getLogger("ivdjax")
 
 MEASURES = tuple(field.name for field in dataclasses.fields(Measures) if field.name != "landmarks")
 
@@ -83,7 +86,7 @@ def measure_masks(
       The discs, case by case, upwards.
 
     Raises:
-      DataError: a file cannot be read or written, a mask holds no disc, or an image lies on another grid.
+      DataError: a file cannot be read or written, no mask holds a disc, or an image lies on another grid.
       UsageError: pictures are asked for without images.
     """
     outputs = outputs if outputs is not None else Outputs()
@@ -93,9 +96,14 @@ def measure_masks(
     cases = _cases(Path(images), channels, list(found)) if images is not None else {}
     rows: list[Disc] = []
     for done, (name, mask) in enumerate(found.items(), start=1):
-        rows += _measure_case(name, mask, cases.get(name), channels, (scheme, expected), outputs)
+        case_rows = _measure_case(name, mask, cases.get(name), channels, (scheme, expected), outputs)
+        if not case_rows:
+            logger.warning("%s: empty, no disc to measure", mask)
+        rows += case_rows
         if progress is not None:
             progress(done, len(found))
+    if not rows:
+        raise DataError(f"{path}: no disc in any mask; nothing to measure")
     try:
         write_text(Path(out), to_csv(rows))
     except OSError as error:
@@ -141,6 +149,8 @@ def _measure_case(
     outputs: Outputs,
 ) -> list[Disc]:
     mask = nifti.read_label(path)
+    if not mask.array.any():
+        return []
     column = _column(mask, *naming)
     image_ZxHxWxC = None
     if case is not None:
@@ -170,8 +180,6 @@ def _measure_case(
 
 def _column(mask: nifti.Volume, scheme: Scheme | None, expected: int | None) -> Column:
     """The discs of a mask by level: by its values' scheme, or counted from the lowest upwards."""
-    if not mask.array.any():
-        raise DataError(f"{mask.path}: empty, no disc to measure; leave it out")
     try:
         if scheme is None:
             return discs.name(discs.instances(mask.array, mask.spacing_mm), mask.spacing_mm, expected)

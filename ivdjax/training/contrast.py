@@ -52,7 +52,7 @@ def remix(key: Array, stack_KxHxWxC: Array, channels: Sequence[str], config: Aug
     """
     if not {"fat", "wat"} <= set(channels):
         return stack_KxHxWxC
-    change, where, area = jax.random.split(key, 3)
+    change, where, whether, area = jax.random.split(key, 4)
     images = {name: stack_KxHxWxC[..., i] for i, name in enumerate(channels)}
     low = {name: images[name].min() for name in ("fat", "wat")}
     high = {name: images[name].max() for name in ("fat", "wat")}
@@ -64,7 +64,7 @@ def remix(key: Array, stack_KxHxWxC: Array, channels: Sequence[str], config: Aug
         images = _follow(images, old, new)
     if config.swap:
         field_KxHxW = smooth_field(where, stack_KxHxWxC.shape[:3])
-        share = jnp.where(jax.random.bernoulli(area, config.swap), jax.random.uniform(area, (), maxval=0.3), 0.0)
+        share = jnp.where(jax.random.bernoulli(whether, config.swap), jax.random.uniform(area, (), maxval=0.3), 0.0)
         swapped = field_KxHxW > jax.scipy.special.ndtri(1 - share)
         new = {name: jnp.where(swapped, new[other], new[name]) for name, other in (("fat", "wat"), ("wat", "fat"))}
     for name in new:
@@ -247,7 +247,7 @@ def render(key: Array, signal_KxHxWx2: Array, tissue_KxHxW: Array, config: Augme
     before_mm = _VOXEL_MM[2] * (W - jnp.arange(W))
     reach_mm = jnp.exp(jax.random.uniform(coil, minval=math.log(70.0), maxval=math.log(500.0)))
     stack_KxHxWxC *= jnp.exp(-before_mm / reach_mm)[:, None]
-    # As `cache.normalise` does; the percentiles of every eighth pixel are near enough, and cheap.
+    # Much as `cache.normalise` does; the percentiles of every eighth pixel are near enough, and cheap.
     low_C, high_C = jnp.percentile(stack_KxHxWxC[:, ::8, ::8], jnp.array([0.5, 99.0]), axis=(0, 1, 2))
     stack_KxHxWxC = jnp.clip(stack_KxHxWxC, low_C, high_C)
     mean_C, deviation_C = stack_KxHxWxC.mean((0, 1, 2)), stack_KxHxWxC.std((0, 1, 2))

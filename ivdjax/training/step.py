@@ -69,8 +69,8 @@ def train_step(
 
 def _image(experiment: Experiment, phantoms: pool.Pool, key: Array) -> tuple[Array, Array]:
     """One sample of the pool, (stack_KxHxWxC, label_HxW), in the experiment's channels."""
-    # Apart from the augmentation's own key.
-    taking, imaging = jax.random.split(jax.random.fold_in(key, 1))
+    # Of the augmentation's own keys, which are made by splitting, none is that of a number so high.
+    taking, imaging = jax.random.split(jax.random.fold_in(key, 2**31 - 1))
     signal, tissue, label_HxW = pool.sample(phantoms, taking, experiment.data.slices)
     stack_KxHxWx4 = contrast.render(imaging, signal, tissue, experiment.augment)
     columns = jnp.array([dataset.DIXON.index(name) for name in experiment.data.channels])

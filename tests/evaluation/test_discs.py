@@ -172,3 +172,25 @@ def test_other_structures_of_a_scheme_are_no_discs():
 def test_a_level_that_a_scheme_has_no_value_for_is_refused():
     with pytest.raises(ValueError, match="mrspineseg has no value for T8/T9"):
         to_scheme(np.array([[[0, 10]]], np.uint8), Scheme.MRSPINESEG)
+
+
+def test_a_small_piece_below_the_column_makes_all_names_doubtful():
+    mask = spine()
+    mask[14:22, 236:241, 40:58] = 1  # below L5/S1, in the sacrum
+    column = name(instances(mask, SPACING_MM), SPACING_MM, expected=8)
+    assert any("all levels are one too high" in line for line in column.warnings)
+    assert not any("too high" in line for line in name(instances(spine(), SPACING_MM), SPACING_MM).warnings)
+
+
+def test_many_pieces_off_the_column_are_one_line():
+    mask = spine()
+    for k in range(6):
+        mask[10:20, 20 + 30 * k : 26 + 30 * k, 4:12] = 1
+    off = [line for line in name(instances(mask, SPACING_MM), SPACING_MM).warnings if "off the column" in line]
+    assert len(off) == 1
+    assert off[0].startswith("6 pieces")
+
+
+def test_an_image_is_no_label_map():
+    with pytest.raises(ValueError, match="holds 40 labels where a spine has 23 discs"):
+        instances(np.arange(41, dtype=np.uint8).reshape(1, 1, 41), SPACING_MM)

@@ -102,6 +102,12 @@ def test_a_disc_in_the_first_slice_is_cut_off():
     assert measures.ap_mm == pytest.approx(36, abs=1.5)
 
 
+def test_a_disc_at_the_upper_edge_is_cut_off_too():
+    disc = np.roll(wedge(9, 36, 50, 0, rotation((15, 0, 0)), affine()), -28, axis=1)
+    disc[:, -28:] = False
+    assert measure_disc(disc, affine()).cut_off
+
+
 def test_what_is_too_small_is_refused():
     with pytest.raises(ValueError, match="empty"):
         measure_disc(np.zeros(SHAPE, bool), affine())

@@ -134,7 +134,7 @@ def test_a_disc_too_small_to_measure_keeps_its_row(tmp_path):
 
 def test_what_cannot_be_measured_is_one_line_that_names_the_file(tree, tmp_path):
     empty = write(tmp_path / "empty.nii.gz", np.zeros(SHAPE, np.uint8))
-    with pytest.raises(DataError, match=r"empty\.nii\.gz: empty"):
+    with pytest.raises(DataError, match=r"empty\.nii\.gz: no disc in any mask"):
         measure_masks(empty, tmp_path / "d.csv")
     mask = tree / "01" / "01_Labels.nii.gz"
     with pytest.raises(DataError, match="none of the discs of mrspineseg"):
@@ -151,3 +151,11 @@ def test_what_cannot_be_measured_is_one_line_that_names_the_file(tree, tmp_path)
     with pytest.raises(DataError, match="no images of case 08, 09"):
         measure_masks(tmp_path / "two", tmp_path / "d.csv", images=tree)
     assert not (tmp_path / "d.csv").exists()
+
+
+def test_an_empty_mask_among_others_is_told_and_passed_over(tree, tmp_path, caplog):
+    write(tree / "02" / "02_Labels.nii.gz", np.zeros(SHAPE, np.uint8))
+    found = measure_masks(tree, tmp_path / "d.csv", expected=3)
+    assert {disc.case for disc in found} == {"01"}
+    assert len(rows(tmp_path / "d.csv")) == 3
+    assert "02_Labels.nii.gz: empty" in caplog.text
