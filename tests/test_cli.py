@@ -254,3 +254,25 @@ def test_train_then_predict_on_the_inputs_own_grid(tree, tmp_path, monkeypatch, 
     code, _, err = ivdjax(monkeypatch, capfd, "predict", tmp_path, tree, tmp_path / "masks")
     assert code == 1
     assert "config.json" in err
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        (("--data.slices", "4"), "choose an odd number"),
+        (("--train.log-every", "0"), "log-every and checkpoint-every are 1 or more"),
+        (("--train.checkpoint-every", "0"), "log-every and checkpoint-every are 1 or more"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_before_anything_is_written(tree, tmp_path, setting, words):
+    result = experiment("--data.root", tree, "--run-dir", tmp_path / "run", *setting)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert words in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_first_try_that_fails_leaves_the_run_folder_free(tree, tmp_path):
+    result = experiment("--data.root", tree, "--run-dir", tmp_path / "run", "--data.channels", "wat")
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+    assert "pass --data.channels t2" in result.stderr
+    assert not (tmp_path / "run").exists()

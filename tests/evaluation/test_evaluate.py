@@ -304,3 +304,14 @@ def test_one_case_says_nothing_of_the_spread():
 def test_scoring_does_not_load_jax():
     code = "import ivdjax.evaluation.evaluate, ivdjax.evaluation.report, sys; print('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_labels_numbered_otherwise_are_told(tmp_path):
+    upwards = sum((spine([k]) * (k + 1) for k in range(3)), np.zeros(SHAPE, np.uint8))
+    reference = save(tmp_path / "01_Labels.nii.gz", upwards)
+    downwards = np.where(upwards > 0, 4 - upwards, 0).astype(np.uint8)
+    summary = evaluate(save(tmp_path / "tool" / "01.nii.gz", downwards), reference, tmp_path / "out")
+    assert summary.estimates["volume_dice"].mean == 1.0
+    assert len(summary.warnings) == 1
+    assert "numbered alike?" in summary.warnings[0]
+    assert evaluate(reference, reference, tmp_path / "out").warnings == ()
