@@ -4,7 +4,7 @@
 
 FOLDER holds NN/NN_t2.nii.gz and NN/NN_Labels.nii.gz. Six named cases are held out; name others with
 `--data.hold-out`. Another single contrast is `--data.channels NAME`. On 24 slabs of the SPIDER set: volume
-Dice 0.897 on the six held out, all 45 discs found, in 22 minutes on two cores. `--init-from RUN` starts from a run of
+Dice 0.903 on the six held out, all 45 discs found, in 26 minutes on two shared cores. `--init-from RUN` starts from a run of
 `experiments.phantom_pretrain`, whose water channel the one here then takes the place of.
 """
 
