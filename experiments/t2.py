@@ -4,8 +4,9 @@
 
 FOLDER holds NN/NN_t2.nii.gz and NN/NN_Labels.nii.gz. Six named cases are held out; name others with
 `--data.hold-out`. Another single contrast is `--data.channels NAME`. On 24 slabs of the SPIDER set: volume
-Dice 0.903 on the six held out, all 45 discs found, in 26 minutes on two shared cores. `--init-from RUN` starts from a run of
-`experiments.phantom_pretrain`, whose water channel the one here then takes the place of.
+Dice 0.903 on the six held out, all 45 discs found, in 26 minutes on two shared cores. `--init-from default`
+starts from the weights in the package, `--init-from RUN` from a run of `experiments.phantom_pretrain`; the channel
+here then takes the place of water there.
 """
 
 from ivdjax import cli
