@@ -118,10 +118,11 @@ def measure_disc(disc_ZxHxW: np.ndarray, affine: np.ndarray) -> Measures:
     cut_off = bool((voxel_Vx3 == 0).any() or (voxel_Vx3 == np.array(disc_ZxHxW.shape) - 1).any())
     point_Vx3 = voxel_Vx3 @ affine[:3, :3].T + affine[:3, 3]
     center_3 = point_Vx3.mean(axis=0)
+    solid_ZxHxW = disc_ZxHxW.astype(np.float32)
     axes_3x3 = _first_axes(point_Vx3 - center_3, affine)
     forwards_3 = axes_3x3[1]
     for _ in range(_ROUNDS):
-        columns = _columns(disc_ZxHxW, affine, point_Vx3, axes_3x3, 2 * _STEP_MM)
+        columns = _columns(solid_ZxHxW, affine, point_Vx3, axes_3x3, 2 * _STEP_MM)
         normal_3, footprint_UxV = _normal(columns, axes_3x3)
         turned_3x3 = _facing(normal_3, forwards_3)
         if not cut_off:
@@ -130,7 +131,7 @@ def measure_disc(disc_ZxHxW: np.ndarray, affine: np.ndarray) -> Measures:
         axes_3x3 = turned_3x3
         if settled:
             break
-    columns = _columns(disc_ZxHxW, affine, point_Vx3, axes_3x3, _STEP_MM)
+    columns = _columns(solid_ZxHxW, affine, point_Vx3, axes_3x3, _STEP_MM)
     volume_mm3 = len(voxel_Vx3) * abs(float(np.linalg.det(affine[:3, :3])))
     return _read_off(columns, center_3, axes_3x3, volume_mm3, cut_off)
 
@@ -153,7 +154,7 @@ def _facing(normal_3: np.ndarray, forwards_3: np.ndarray) -> np.ndarray:
 
 
 def _columns(
-    disc_ZxHxW: np.ndarray, affine: np.ndarray, point_Vx3: np.ndarray, axes_3x3: np.ndarray, step_mm: float
+    solid_ZxHxW: np.ndarray, affine: np.ndarray, point_Vx3: np.ndarray, axes_3x3: np.ndarray, step_mm: float
 ) -> _Columns:
     center_3 = point_Vx3.mean(axis=0)
     place_Vx3 = (point_Vx3 - center_3) @ axes_3x3.T
@@ -169,7 +170,7 @@ def _columns(
         origin + s[0] * u_U[:, None, None] + s[1] * v_V[None, :, None] + s[2] * n_N
         for origin, s in zip(origin_3, step_3x3, strict=True)
     ]
-    inside_UxVxN = ndimage.map_coordinates(disc_ZxHxW.astype(np.float32), index_3xUxVxN, order=1)
+    inside_UxVxN = ndimage.map_coordinates(solid_ZxHxW, index_3xUxVxN, order=1)
     height_UxV = inside_UxVxN.sum(axis=2) * step_mm
     middle_UxV = (inside_UxVxN @ n_N) * step_mm / np.maximum(height_UxV, 1e-6)
     voxel_mm_3 = np.linalg.norm(affine[:3, :3], axis=0)
@@ -237,10 +238,10 @@ def _trust(columns: _Columns, found_mm: float, length_mm: float) -> float:
     return max(0.0, 1 - feigned_mm**2 / (found_mm**2 + 1e-9))
 
 
-def _endplate_n(columns: _Columns, side: int, interior_UxV: np.ndarray, u: float, v: float, reach: tuple) -> float:
-    """n of an endplate at (u, v): the quadratic surface, and by how much the columns around lie off it."""
-    surface_UxV = columns.endplate(side)
-    fit = _quadratic(columns, surface_UxV, interior_UxV)
+def _endplate_n(
+    columns: _Columns, surface_UxV: np.ndarray, fit: np.ndarray, u: float, v: float, reach: tuple[float, float]
+) -> float:
+    """n of an endplate at (u, v): its quadratic surface, and by how much the columns around lie off that."""
     near = (np.abs(columns.u_U - u) <= reach[0])[:, None] & (np.abs(columns.v_V - v) <= reach[1])[None]
     i, j = np.nonzero(near & (columns.height_UxV > columns.stair_mm / 2))
     n = float(_terms(np.array(u), np.array(v)) @ fit)
@@ -317,14 +318,18 @@ def _read_off(
 
     mid_u, inset = (left + right) / 2, HEIGHT_INSET * ap_mm
     reach = max(STRIP * half_u, columns.stair_mm), NEAR * ap_mm
+    surfaces = [columns.endplate(side) for side in (1, -1)]
+    fits = [_quadratic(columns, surface, interior_UxV) for surface in surfaces]
     heights, ends = [], []
     for v in (front - inset, (front + back) / 2, back + inset):
-        top, bottom = (_endplate_n(columns, side, interior_UxV, mid_u, v, reach) for side in (1, -1))
+        top, bottom = (
+            _endplate_n(columns, surface, fit, mid_u, v, reach) for surface, fit in zip(surfaces, fits, strict=True)
+        )
         heights.append(top - bottom)
         ends.append(np.stack([point(mid_u, v, top), point(mid_u, v, bottom)]))
     if min(heights) <= 0:
         raise ValueError("in pieces that no pair of endplates fits")
-    planes = [_plane(columns, columns.endplate(side), interior_UxV)[:3] for side in (1, -1)]
+    planes = [_plane(columns, surface, interior_UxV)[:3] for surface in surfaces]
     upper_slope, lower_slope = (np.degrees(np.arctan(plane[2])) for plane in planes)
     middle_n = float((ends[1] - center_3) @ axes_3x3[2] @ [0.5, 0.5])
     landmarks = Landmarks(
