@@ -86,8 +86,11 @@ class TorchUNet(nn.Module):
         for i, up in enumerate(reversed(self.up)):
             kernel = np.asarray(params[f"Upsample_{i}"]["Dense_0"]["kernel"])
             _copy(up.weight, kernel.reshape(kernel.shape[0], 2, 2, -1).transpose(0, 3, 1, 2))
-        heads = {"logits": self.logits} | {f"coarse_logits_{level}": self.coarse[level - 1] for level in range(1, levels)
-                                           if self.coarse and level < levels - 1}
+        heads = {"logits": self.logits} | {
+            f"coarse_logits_{level}": self.coarse[level - 1]
+            for level in range(1, levels)
+            if self.coarse and level < levels - 1
+        }
         for name, head in heads.items():
             _copy(head.weight, np.asarray(params[name]["kernel"]).T[:, :, None, None])
             _copy(head.bias, params[name]["bias"])
@@ -137,7 +140,10 @@ def place(batch: Batch, device: torch.device, memory_format: torch.memory_format
     """Put stack_BxKxHxWxC and label_BxHxW on the device as PyTorch likes them: stack_BxGxHxW with G = KC features."""
     stack_BxKxHxWxC = torch.from_numpy(np.asarray(batch["stack"], np.float32))
     stack_BxGxHxW = stack_BxKxHxWxC.permute(0, 1, 4, 2, 3).flatten(1, 2).contiguous(memory_format=memory_format)
-    return {"stack": stack_BxGxHxW.to(device), "label": torch.from_numpy(np.asarray(batch["label"], np.int64)).to(device)}
+    return {
+        "stack": stack_BxGxHxW.to(device),
+        "label": torch.from_numpy(np.asarray(batch["label"], np.int64)).to(device),
+    }
 
 
 def optimize(network: nn.Module, config: Optimizer) -> tuple[torch.optim.Optimizer, Callable[[], None]]:
@@ -160,7 +166,7 @@ def optimize(network: nn.Module, config: Optimizer) -> tuple[torch.optim.Optimiz
     return adamw, update
 
 
-def train_step(experiment: Experiment, params: dict[str, Any], batch: Batch) -> Callable[[], float]:
+def train_step(experiment: Experiment, params: dict[str, Any], batch: Batch, mf=None) -> Callable[[], float]:
     """Return a function that makes one training step on the batch, waits for it and returns its loss.
 
     On CUDA the network is compiled by torch.compile, lies in memory with channels last, and computes under autocast in
@@ -168,7 +174,7 @@ def train_step(experiment: Experiment, params: dict[str, Any], batch: Batch) -> 
     """
     cuda = torch.cuda.is_available()
     device = torch.device("cuda" if cuda else "cpu")
-    memory_format = torch.channels_last if cuda else torch.contiguous_format
+    memory_format = mf or (torch.channels_last if cuda else torch.contiguous_format)
     B, K, H, W, C = batch["stack"].shape
     network = TorchUNet(experiment.model, K * C)
     network.load(params)
