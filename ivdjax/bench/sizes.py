@@ -22,15 +22,15 @@ class Sizes:
     """Network, window and batch."""
     volume: tuple[int, int, int] = (36, 256, 256)
     """Voxels along Z, H, W of a case."""
+    cases: int = 16
+    """Cases that the pipeline reads."""
     rounds: int = 10
     """Timings of each thing, of which the shortest counts."""
-    steps: int = 40
+    steps: int = 10
     """Training steps in one timing of the pipeline."""
 
 
-CPU = Sizes(
-    Experiment(name="bench", model=UNet(), data=Data(slices=5, window=(160, 160)), train=Train(batch_size=8)), steps=12
-)
+CPU = Sizes(Experiment(name="bench", model=UNet(), data=Data(slices=5, window=(160, 160)), train=Train(batch_size=8)))
 """The small network in float32, for the cores of a laptop."""
 
 ACCELERATOR = Sizes(
@@ -41,7 +41,7 @@ ACCELERATOR = Sizes(
         train=Train(batch_size=16),
     ),
     rounds=30,
-    steps=100,
+    steps=60,
 )
 """Network, window and batch of `experiments.baseline`."""
 
@@ -59,12 +59,9 @@ def without_augmentation(experiment: Experiment) -> Experiment:
 def fixed_batch(experiment: Experiment) -> Batch:
     """A batch of noise with boxes for discs: stack_BxKxHxWxC in float32, label_BxHxW, sample_B and weight_B."""
     data, B = experiment.data, experiment.train.batch_size
-    H, W = data.window
-    rng = np.random.default_rng(0)
-    label_BxHxW = np.zeros((B, H, W), np.uint8)
-    for top in range(H // 16, H, H // 4):
-        label_BxHxW[:, top : top + max(H // 20, 1), W // 3 : 2 * W // 3] = 1
-    stack_BxKxHxWxC = rng.normal(0, 0.5, (B, data.slices, H, W, len(data.channels))).astype(np.float32)
+    label_BxHxW = np.repeat(boxes(*data.window)[None], B, 0)
+    shape = (B, data.slices, *data.window, len(data.channels))
+    stack_BxKxHxWxC = 0.5 * np.random.default_rng(0).standard_normal(shape, np.float32)
     stack_BxKxHxWxC += 2 * label_BxHxW[:, None, :, :, None]
     return {
         "stack": stack_BxKxHxWxC,
@@ -72,3 +69,11 @@ def fixed_batch(experiment: Experiment) -> Batch:
         "sample": np.arange(B, dtype=np.int32),
         "weight": np.ones(B, np.float32),
     }
+
+
+def boxes(H: int, W: int) -> np.ndarray:
+    """Four boxes for discs, label_HxW."""
+    label_HxW = np.zeros((H, W), np.uint8)
+    for top in range(H // 16, H, max(H // 4, 1)):
+        label_HxW[top : top + max(H // 20, 1), W // 3 : 2 * W // 3] = 1
+    return label_HxW

@@ -77,7 +77,6 @@ class TorchUNet(nn.Module):
 
     def load(self, params: dict[str, Any]) -> None:
         """Take the weights of the `UNet`."""
-        levels = len(self.encoder)
         for i, block in enumerate([*self.encoder, *reversed(self.decoder)]):
             _load_block(block, params[f"ConvBlock_{i}"])
         for i, down in enumerate(self.down):
@@ -86,11 +85,8 @@ class TorchUNet(nn.Module):
         for i, up in enumerate(reversed(self.up)):
             kernel = np.asarray(params[f"Upsample_{i}"]["Dense_0"]["kernel"])
             _copy(up.weight, kernel.reshape(kernel.shape[0], 2, 2, -1).transpose(0, 3, 1, 2))
-        heads = {"logits": self.logits} | {
-            f"coarse_logits_{level}": self.coarse[level - 1]
-            for level in range(1, levels)
-            if self.coarse and level < levels - 1
-        }
+        coarse = {f"coarse_logits_{level}": head for level, head in enumerate(self.coarse, 1)}
+        heads = {"logits": self.logits, **coarse}
         for name, head in heads.items():
             _copy(head.weight, np.asarray(params[name]["kernel"]).T[:, :, None, None])
             _copy(head.bias, params[name]["bias"])
@@ -140,10 +136,8 @@ def place(batch: Batch, device: torch.device, memory_format: torch.memory_format
     """Put stack_BxKxHxWxC and label_BxHxW on the device as PyTorch likes them: stack_BxGxHxW with G = KC features."""
     stack_BxKxHxWxC = torch.from_numpy(np.asarray(batch["stack"], np.float32))
     stack_BxGxHxW = stack_BxKxHxWxC.permute(0, 1, 4, 2, 3).flatten(1, 2).contiguous(memory_format=memory_format)
-    return {
-        "stack": stack_BxGxHxW.to(device),
-        "label": torch.from_numpy(np.asarray(batch["label"], np.int64)).to(device),
-    }
+    label_BxHxW = torch.from_numpy(np.asarray(batch["label"], np.int64))
+    return {"stack": stack_BxGxHxW.to(device), "label": label_BxHxW.to(device)}
 
 
 def optimize(network: nn.Module, config: Optimizer) -> tuple[torch.optim.Optimizer, Callable[[], None]]:
@@ -166,7 +160,7 @@ def optimize(network: nn.Module, config: Optimizer) -> tuple[torch.optim.Optimiz
     return adamw, update
 
 
-def train_step(experiment: Experiment, params: dict[str, Any], batch: Batch, mf=None) -> Callable[[], float]:
+def train_step(experiment: Experiment, params: dict[str, Any], batch: Batch) -> Callable[[], float]:
     """Return a function that makes one training step on the batch, waits for it and returns its loss.
 
     On CUDA the network is compiled by torch.compile, lies in memory with channels last, and computes under autocast in
@@ -174,20 +168,19 @@ def train_step(experiment: Experiment, params: dict[str, Any], batch: Batch, mf=
     """
     cuda = torch.cuda.is_available()
     device = torch.device("cuda" if cuda else "cpu")
-    memory_format = mf or (torch.channels_last if cuda else torch.contiguous_format)
-    B, K, H, W, C = batch["stack"].shape
-    network = TorchUNet(experiment.model, K * C)
+    memory_format = torch.channels_last if cuda else torch.contiguous_format
+    network = TorchUNet(experiment.model, batch["stack"].shape[1] * batch["stack"].shape[-1])
     network.load(params)
     network = network.to(device, memory_format=memory_format)
     placed = place(batch, device, memory_format)
     adamw, update = optimize(network, experiment.optimizer)
-    compiled = torch.compile(network) if cuda else network
+    forward = torch.compile(network) if cuda else network
     low = experiment.model.dtype == "bfloat16"
 
     def step() -> float:
         adamw.zero_grad(set_to_none=True)
         with torch.autocast(device.type, torch.bfloat16, enabled=low):
-            loss = loss_of(compiled, placed, experiment.loss)
+            loss = loss_of(forward, placed, experiment.loss)
         loss.backward()
         update()
         return loss.item()
