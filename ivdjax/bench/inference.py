@@ -1,18 +1,17 @@
 """Seconds a case takes to segment, once everything is compiled."""
 
-import jax
 import numpy as np
 
+from ivdjax.bench import step
 from ivdjax.bench.sizes import Sizes
 from ivdjax.bench.timing import shortest
 from ivdjax.inference import predict
-from ivdjax.training import loop
 
 
 def measure(sizes: Sizes) -> float:
     """Seconds from the normalised volume in memory to its probabilities there, with the left-right flip."""
     experiment = sizes.experiment
-    params = jax.jit(lambda: loop.initial_state(experiment).params)()
+    params = step.initial_state(experiment).params
     shape_ZxHxWxC = (*sizes.volume, len(experiment.data.channels))
     image_ZxHxWxC = np.random.default_rng(0).normal(size=shape_ZxHxWxC).astype(np.float16)
     slices, config = experiment.data.slices, experiment.predict
