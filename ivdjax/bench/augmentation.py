@@ -19,7 +19,7 @@ def share(measured: Sizes) -> float:
     keys_B = jax.random.split(jax.random.key(0), experiment.train.batch_size)
     calls = {
         "augmentation": lambda: changed(keys_B, batch["stack"], batch["label"]),
-        "step": step.compiled(experiment, batch),
+        "step": step.compiled(experiment, batch, step.initial_state(experiment)),
     }
     taken = shortest(calls, measured.rounds)
     return taken["augmentation"] / taken["step"]

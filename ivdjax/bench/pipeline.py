@@ -49,10 +49,11 @@ def _loops(measured: Sizes, cases: list[CachedCase]) -> dict[str, Callable[[], A
     volumes = spread.place_volumes(packed)
     host = pipeline.gathered(places, cases, data, share)
     fixed = spread.place_batch(_together([next(host)]))
+    key_F = spread.make(lambda: jnp.stack([jax.random.key(0)]))
+    start = spread.make(partial(loop.initial_state, experiment, [0]))
 
     def loop_over(batches: Iterator[Any], volumes: Any, per_call: int) -> Callable[[], Any]:
-        state = spread.make(partial(loop.initial_state, experiment, [0]))
-        key_F = spread.make(lambda: jnp.stack([jax.random.key(0)]))
+        state = jax.tree.map(jnp.copy, start)  # a step gives its state's memory away
 
         def call() -> Any:
             nonlocal state

@@ -64,7 +64,8 @@ def main() -> None:
     memory.keep_freed()
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else None
     experiment = sizes.here().experiment if folder is None else trained.read_experiment(folder)
-    step.compiled(experiment, sizes.fixed_batch(experiment))().block_until_ready()
+    call = step.compiled(experiment, sizes.fixed_batch(experiment), step.initial_state(experiment))
+    call().block_until_ready()
     print(_DONE, flush=True)
 
 

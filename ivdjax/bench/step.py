@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from ivdjax.bench import floor, sizes
 from ivdjax.bench.sizes import Sizes
@@ -39,23 +40,23 @@ def measure(measured: Sizes) -> Step:
     """Time both steps in turn, and work out the floor."""
     experiment = sizes.without_augmentation(measured.experiment)
     batch = sizes.fixed_batch(experiment)
-    calls = {"ours": compiled(experiment, batch)}
+    start = initial_state(experiment)
+    work = floor.layers(partial(train_step, experiment, _transform(experiment)), start, batch, None, jax.random.key(0))
+    calls = {"ours": compiled(experiment, batch, start)}
     if find_spec("torch") is not None:
         from ivdjax.bench import torch_unet
 
-        params = jax.device_get(initial_state(experiment).params)
-        calls["pytorch"] = torch_unet.train_step(experiment, params, batch)
+        calls["pytorch"] = torch_unet.train_step(experiment, jax.device_get(start.params), batch)
     taken = shortest(calls, measured.rounds)
-    work = floor.layers(partial(_gradients, experiment), initial_state(experiment), batch)
     device = floor.measure(experiment.model.dtype)
     return Step(taken["ours"], taken.get("pytorch"), floor.seconds(work, device), work, device)
 
 
-def compiled(experiment: Experiment, batch: dict[str, Any]) -> Callable[[], jax.Array]:
+def compiled(experiment: Experiment, batch: dict[str, Any], start: State) -> Callable[[], jax.Array]:
     """Return a function that makes one training step on the batch and returns its loss, which it does not wait for."""
-    transform = optimizer.create(experiment.optimizer, experiment.train.steps)
-    step = jax.jit(partial(train_step, experiment, transform), donate_argnums=0)
-    state, batch, key = initial_state(experiment), jax.device_put(batch), jax.random.key(experiment.seed)
+    step = jax.jit(partial(train_step, experiment, _transform(experiment)), donate_argnums=0)
+    batch, key = jax.device_put(batch), jax.random.key(experiment.seed)
+    state = jax.tree.map(jnp.copy, start)  # its memory is given away
 
     def call() -> jax.Array:
         nonlocal state
@@ -69,11 +70,9 @@ def initial_state(experiment: Experiment) -> State:
     """State before the first step."""
     data = experiment.data
     shape = (1, data.slices, *data.window, len(data.channels))
-    transform = optimizer.create(experiment.optimizer, experiment.train.steps)
-    create = partial(training_state.create, experiment.model, transform, shape)
+    create = partial(training_state.create, experiment.model, _transform(experiment), shape)
     return jax.jit(create)(jax.random.key(experiment.seed))
 
 
-def _gradients(experiment: Experiment, state: State, batch: dict[str, Any]) -> Any:
-    transform = optimizer.create(experiment.optimizer, experiment.train.steps)
-    return train_step(experiment, transform, state, jax.tree.map(jnp.asarray, batch), None, jax.random.key(0))
+def _transform(experiment: Experiment) -> optax.GradientTransformation:
+    return optimizer.create(experiment.optimizer, experiment.train.steps)

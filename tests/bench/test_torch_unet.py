@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ivdjax.bench import sizes, step
+from ivdjax.models import UNet
 from ivdjax.models.unet import COARSE_LOGITS
 from ivdjax.training import losses
 
@@ -14,11 +15,13 @@ torch = pytest.importorskip("torch", exc_type=ImportError)
 
 @pytest.fixture
 def setting(tiny):
-    """An experiment whose every weight counts: no weight is at the value that it starts from."""
-    experiment = dataclasses.replace(tiny.experiment, model=tiny.experiment.model.clone(decoder_depth=2))
-    params = step.initial_state(experiment).params
+    """An experiment, a batch, and random weights: also those that start as zeros or ones."""
+    experiment = dataclasses.replace(
+        tiny.experiment, model=UNet(features=(4, 8, 12), decoder_depth=2, deep_supervision=True)
+    )
+    params = jax.eval_shape(lambda: step.initial_state(experiment).params)
     rng = np.random.default_rng(1)
-    params = jax.tree.map(lambda p: np.asarray(p) + 0.1 * rng.standard_normal(p.shape, np.float32), params)
+    params = jax.tree.map(lambda p: (p.ndim < 2) + 0.2 * rng.standard_normal(p.shape, np.float32), params)
     return experiment, params, sizes.fixed_batch(experiment)
 
 
@@ -51,7 +54,7 @@ def test_the_same_weights_give_the_same_logits_and_gradients(setting):
     holder = torch_unet.TorchUNet(experiment.model, batch["stack"].shape[1] * batch["stack"].shape[-1])
     holder.load(jax.device_get(gradients))
     for ours, theirs in zip(holder.parameters(), network.parameters(), strict=True):
-        largest = float(ours.abs().max())
+        largest = float(ours.detach().abs().max())
         np.testing.assert_allclose(ours.detach().numpy(), theirs.grad.numpy(), rtol=1e-2, atol=1e-3 * largest)
 
 
