@@ -56,7 +56,7 @@ def seconds(work: list[Layer], device: Device) -> float:
 def measure(dtype: str) -> Device:
     """Peak and bandwidth of the default device in a type of number."""
     small = jax.default_backend() == "cpu"
-    n, length, repeats = (2048, 2**25, 4) if small else (8192, 2**29, 20)
+    n, size, repeats = (1536, 2**28, 4) if small else (8192, 2**30, 20)
     matrix = jax.random.normal(jax.random.key(0), (n, n)).astype(dtype)
     factor = matrix / math.sqrt(n)  # so that repeated products stay finite
 
@@ -70,7 +70,7 @@ def measure(dtype: str) -> Device:
     def copy(vector: jax.Array, repeats: int) -> jax.Array:
         return jax.lax.fori_loop(0, repeats, lambda i, x: -x, vector)
 
-    vector = jnp.ones(length // matrix.dtype.itemsize, dtype)
+    vector = jnp.ones(size // matrix.dtype.itemsize, dtype)
     calls = {"multiply": lambda: multiply(matrix, factor, repeats), "copy": lambda: copy(vector, repeats)}
     taken = shortest(calls, rounds=5)
     return Device(2 * n**3 * repeats / taken["multiply"], 2 * vector.nbytes * repeats / taken["copy"])

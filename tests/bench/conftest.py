@@ -12,7 +12,7 @@ def tiny():
     """Sizes at which everything is measured in seconds."""
     experiment = Experiment(
         name="tiny",
-        model=UNet(features=(4, 8)),
+        model=UNet(features=(4,), depth=1),
         data=Data(slices=3, window=(16, 24), threads=1),
         augment=dataclasses.replace(NO_AUGMENTATION, gain=0.1),
         train=Train(batch_size=8),
