@@ -69,10 +69,9 @@ def test_parts_of_a_batch_add_up_to_the_whole(made_cases):
     batch, key = next(batches), jax.random.key(0)
     whole = jax.jit(step)(state, batch, volumes, key)
     parts = {name: array.reshape(2, 2, *array.shape[1:]) for name, array in batch.items()}
-    shared = jax.vmap(
-        partial(step, total=partial(jax.lax.psum, axis_name="parts")), (None, 0, None, None), axis_name="parts"
-    )
-    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(jax.jit(shared)(state, parts, volumes, key)), strict=True):
+    step = partial(step, total=partial(jax.lax.psum, axis_name="parts"))
+    shared = jax.jit(jax.vmap(step, (None, 0, None, None), axis_name="parts"))(state, parts, volumes, key)
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(shared), strict=True):
         np.testing.assert_allclose(a, b[0], atol=2e-5)
         np.testing.assert_array_equal(b[0], b[1])
 
