@@ -142,7 +142,7 @@ def test_a_run_killed_again_and_again_loses_nothing_that_was_saved(tree, tmp_pat
             assert f"step {max(saved)} is saved" in output
             assert max(saved) >= steps
         # One checkpoint may be on its way while the next steps are made.
-        assert max(saved, default=0) > steps - 2 * every
+        assert max(saved, default=0) >= steps - 2 * every
         for step in saved:
             checkpoints = Checkpoints(folder / "checkpoints", read_only=True)
             trained.read_states(trained.read_experiment(folder), checkpoints, step)
