@@ -181,8 +181,11 @@ class OverMesh:
 
     def whole(self, rounds: Rounds) -> Any:
         """See `Spread`."""
-        everywhere = jax.jit(_gather, out_shardings=self._everywhere)(rounds)
-        return jax.tree.map(lambda leaf: leaf.addressable_data(0), everywhere)
+        return jax.tree.map(lambda leaf: leaf.addressable_data(0), self._gather_everywhere(rounds))
+
+    @cached_property
+    def _gather_everywhere(self) -> Callable[[Rounds], Any]:
+        return jax.jit(_gather, out_shardings=self._everywhere)
 
 
 @dataclass(frozen=True)
