@@ -67,7 +67,9 @@ def wait_for(condition):
 
 
 def test_what_was_written_is_copied_when_the_command_ends(tmp_path):
-    process = mirrored(tmp_path / "run", tmp_path / "copies", "bash", "-c", WORKER, "-", tmp_path / "run", 3, seconds=60)
+    process = mirrored(
+        tmp_path / "run", tmp_path / "copies", "bash", "-c", WORKER, "-", tmp_path / "run", 3, seconds=60
+    )
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (0, "")
     assert whole_step(tmp_path / "copies") == 3
@@ -80,21 +82,31 @@ def test_the_commands_exit_code_is_kept(tmp_path, code):
     assert process.returncode == code
 
 
+def logged(folder):
+    log = folder / "log"
+    return [int(line) for line in log.read_text().split()] if log.exists() else []
+
+
+def lose_a_machine(folder, copies, steps):
+    """Start a run on a machine, and end it at once after so many steps and two copies; returns what was said."""
+    before = {path.name: path.read_text() for path in copies.glob("*.complete")}
+    process = mirrored(folder, copies, "bash", "-c", WORKER, "-", folder, 1000)
+    wait_for(lambda: len(logged(folder)) >= steps)
+    wait_for(lambda: sum(path.read_text() != before.get(path.name) for path in copies.glob("*.complete")) == 2)
+    os.killpg(process.pid, signal.SIGKILL)
+    return process.communicate(timeout=60)[1]
+
+
 def test_a_machine_lost_at_any_time_leaves_a_whole_copy_to_go_on_from(tmp_path):
     copies, reached = tmp_path / "bucket", 0
     for machine in range(3):
         folder = tmp_path / f"machine{machine}" / "run"
-        process = mirrored(folder, copies, "bash", "-c", WORKER, "-", folder, 1000)
-        numbers = {path: path.read_text() for path in copies.glob("*.complete")}
-        wait_for(lambda: (folder / "log").exists() and len((folder / "log").read_text().split()) >= reached + 3)
-        wait_for(lambda: sum(path.read_text() != numbers.get(path) for path in copies.glob("*.complete")) == 2)
-        os.killpg(process.pid, signal.SIGKILL)
-        _, errors = process.communicate(timeout=60)
-        assert ("going on from" in errors) == (machine > 0)
-        steps = [int(line) for line in (folder / "log").read_text().split()]
-        assert steps[:reached] == list(range(1, reached + 1))
+        said = lose_a_machine(folder, copies, reached + 3)
+        assert ("going on from" in said) == (machine > 0)
+        assert logged(folder)[:reached] == list(range(1, reached + 1))
         assert whole_step(copies) >= reached
         reached = whole_step(copies)
+    assert reached > 3
 
 
 def test_sigterm_reaches_the_command_whose_last_words_are_copied(tmp_path):
