@@ -1,7 +1,6 @@
 """What a cloud machine runs: copies that are whole whenever it is lost, and the options of a run on several nodes."""
 
 import os
-import shlex
 import signal
 import subprocess
 import time
@@ -126,30 +125,6 @@ def test_copies_that_cannot_be_written_fail_the_run_in_one_line(tmp_path):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "could not be written to" in errors.splitlines()[-1]
-
-
-@pytest.fixture
-def sky(tmp_path):
-    """Runs launch/sky.sh in a copy of the launchers whose local.sh prints the command; returns its words."""
-
-    def task(*words, **environment):
-        for folder, names in (("launch", ("sky.sh", "mirrored.sh")), ("experiments", ("t2.py",))):
-            (tmp_path / folder).mkdir(exist_ok=True)
-            for name in names:
-                (tmp_path / folder / name).write_bytes((ROOT / folder / name).read_bytes())
-        (tmp_path / "launch" / "local.sh").write_text('echo "${@@Q}"\n')
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("SKYPILOT_")}
-        done = subprocess.run(
-            ["bash", tmp_path / "launch" / "sky.sh", *words],
-            env={**kept, "HOME": str(tmp_path / "home"), "RUNS": str(tmp_path / "runs"), **environment},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return shlex.split(done.stdout)
-
-    return task
 
 
 def test_one_node_works_on_its_disk(sky, tmp_path):
