@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from ivdjax import run
+from ivdjax import trained
 from ivdjax.data import dataset, phantom
 from ivdjax.inference import weights
 
@@ -68,8 +68,8 @@ def test_a_case_in_a_mask_on_its_grid_out(case, tmp_path):
     assert mask.shape == image.shape
     np.testing.assert_array_equal(mask.affine, image.affine)
     assert mask.get_data_dtype() == np.uint8
-    trained = run.load(weights.find("default"))
-    trained.predict(*dataset.discover(case), tmp_path / "same.nii.gz")
+    network = trained.load(weights.find("default"))
+    network.predict(*dataset.discover(case), tmp_path / "same.nii.gz")
     np.testing.assert_array_equal(mask.dataobj, nib.load(tmp_path / "same.nii.gz").dataobj)
     assert set(np.unique(mask.dataobj)) == {0, 1}
 
