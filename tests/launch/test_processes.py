@@ -138,7 +138,7 @@ def test_tasks_of_slurm_of_which_one_is_told_to_stop_and_two_machines_by_hand_do
         assert row[3] == pytest.approx(other[3], abs=0.02)
 
 
-def test_a_process_that_no_other_joins_never_goes_on_alone(tree, tmp_path):
+def test_where_jax_knows_no_cluster_auto_is_an_error_and_no_run(tree, tmp_path):
     wrong = start(tree, tmp_path / "run", "--distributed", "auto")
     assert ended(wrong) == [2]
     assert not (tmp_path / "run").exists()
