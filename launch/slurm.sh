@@ -70,7 +70,7 @@ fi
 [ -n "${SLURM_JOB_ID:-}" ] || fail "this is no Slurm job; submit it with sbatch, or look with --dry-run"
 [ -z "${SLURM_GPUS_PER_TASK:-}" ] || fail "--gpus-per-task hides from a task the GPU it takes; pass --gpus-per-node"
 [ ${#prepare[@]} -eq 0 ] || "${prepare[@]}"
-# Slurm does not pass these on to a step by itself since 22.05.
+# Since 22.05 Slurm does not pass this on to a step by itself.
 export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
 
 # Where the job itself is told to stop, what its tasks do about it is waited for.
