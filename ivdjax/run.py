@@ -43,7 +43,7 @@ def run(experiment: Experiment) -> None:
     if experiment.init_from is not None:
         source = trained.load(weights.find(experiment.init_from))
         start_params = transfer.adopt(source.only(), source.experiment, experiment)
-    if data.root is not None:
+    if data.root is not None and not (folder / "config.json").exists():
         _members(data.root, experiment)  # so that a folder is no run's where there is nothing to run on
     distributed.first(lambda: _claim(folder, experiment))
     finished = folder / "report.html"

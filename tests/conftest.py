@@ -15,7 +15,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "1"
 
-from ivdjax.data.cache import CachedCase  # noqa: E402
+from ivdjax.data.cache import CachedCase
 
 
 @pytest.fixture(scope="session")

@@ -68,31 +68,31 @@ def train(
 
     # State.
     transform = optimizer.create(experiment.optimizer, config.steps)
-    key_F = spread.make(partial(_keys, members))
+    keys = spread.make(partial(_keys, members))
     step_fn = spread.compile(partial(train_step, experiment, transform))
 
     # Restore.
     checkpoints = Checkpoints(folder / "checkpoints")
-    step, state = _start(experiment, members, spread, checkpoints, iterator, start_params)
+    step, states = _start(experiment, members, spread, checkpoints, iterator, start_params)
     start = step
 
     # Loop: score, save, next batches, steps. The last step is scored and saved, too.
-    recent: list[Metrics] = []
+    recent: list[list[Metrics]] = []
     logbook = Logbook(folder, config.steps, start, config.batch_size * F, active=jax.process_index() == 0)
     with logbook, preemption.deferred() as asked_to_stop:
         while True:
             last, fresh = step == config.steps, step > start
             if recent and (last or step % config.log_every == 0):
-                logbook.train(step, _means(recent))
+                logbook.train(step, _means([spread.whole(metrics) for metrics in recent]))
                 recent = []
             score = None
             if config.validate_every and fresh and (last or step % config.validate_every == 0):
-                score = volume_dice(experiment, spread.whole(state.mean_params), members, cases)
+                score = volume_dice(experiment, spread.whole(_mean_params(states)), members, cases)
                 if score is not None:
                     logbook.validation(step, {"dice": score})
             stop = asked_to_stop(step)
             if fresh and (last or stop or step % config.checkpoint_every == 0 or score is not None):
-                checkpoints.save(step, spread.saved(state.replace(pool=None)), iterator, score)
+                checkpoints.save(step, spread.saved(_without_pool(states)), iterator, score)
             if last:
                 break
             if stop:
@@ -100,8 +100,8 @@ def train(
                 raise Preempted(f"stopped by SIGTERM; step {step} is saved and the same command goes on")
             # Calls begin where all log lines, scores and checkpoints fall; an interruption may have left off between.
             count = per_call if step % per_call == 0 else 1
-            batch = spread.place_batch(_stack([next(iterator) for _ in range(count)]))
-            state, metrics = step_fn(state, batch, volumes, key_F)
+            batches = spread.place_batch(_stack([next(iterator) for _ in range(count)]))
+            states, metrics = step_fn(states, batches, volumes, keys)
             recent.append(metrics)
             step += count
             logbook.advance(step)
@@ -109,9 +109,9 @@ def train(
             jax.block_until_ready(recent[-3:-2])
     if experiment.predict.checkpoint == "best":
         checkpoints.wait()
-        state = spread.load(checkpoints.restore(checkpoints.best, spread.blank(_initial(experiment, members))))
+        states = spread.load(checkpoints.restore(checkpoints.best, spread.blank(_initial(experiment, members))))
     checkpoints.close()
-    return split_members(jax.device_get(spread.whole(state.mean_params)))
+    return split_members(jax.device_get(spread.whole(_mean_params(states))))
 
 
 def initial_state(experiment: Experiment, seeds: Sequence[int]) -> State:
@@ -180,22 +180,34 @@ def _start(
     checkpoints: Checkpoints,
     iterator: grain.DatasetIterator[Batch],
     start_params: Params | None,
-) -> tuple[int, State]:
-    """Step and state that training goes on from; the iterator is moved there."""
+) -> tuple[int, list[State]]:
+    """Step and states, round by round, that training goes on from; the iterator is moved there."""
     initial, step = _initial(experiment, members), checkpoints.latest or 0
     if step:
-        state = spread.load(checkpoints.restore(step, spread.blank(initial), iterator))
+        states = spread.load(checkpoints.restore(step, spread.blank(initial), iterator))
     else:
-        state = spread.make(initial)
+        states = spread.make(initial)
         if start_params is not None:
             for_all = partial(jax.tree.map, lambda leaf: jnp.broadcast_to(leaf, (len(members), *leaf.shape)))
             # Made twice: the step gives its state's memory away, which it cannot do with one array twice.
-            params, mean_params = (spread.make(for_all, start_params) for _ in range(2))
-            state = state.replace(params=params, mean_params=mean_params)
+            starts = zip(*(spread.make(for_all, start_params) for _ in range(2)), strict=True)
+            states = [
+                state.replace(params=params, mean_params=mean_params)
+                for state, (params, mean_params) in zip(states, starts, strict=True)
+            ]
     if experiment.data.fresh.per_step:
         draw = partial(pool.create, step=step, data=experiment.data)
-        state = state.replace(pool=spread.make(lambda: parallel.each(draw, _keys(members))))
-    return step, state
+        pools = spread.make(lambda: jax.lax.map(draw, _keys(members)))
+        states = [state.replace(pool=own) for state, own in zip(states, pools, strict=True)]
+    return step, states
+
+
+def _mean_params(states: Sequence[State]) -> list[Params]:
+    return [state.mean_params for state in states]
+
+
+def _without_pool(states: Sequence[State]) -> list[State]:
+    return [state.replace(pool=None) for state in states]
 
 
 def _initial(experiment: Experiment, members: Sequence[Member]) -> Callable[[], State]:
@@ -212,10 +224,10 @@ def _stack(batches: list[Batch]) -> Batch:
     return {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
 
 
-def _means(recent: list[Metrics]) -> dict[str, float]:
-    """Means over steps and networks, and each network's loss where there are several."""
-    rows = jax.device_get(recent)
-    steps_SxF = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
-    means = {name: float(value.mean()) for name, value in steps_SxF.items()}
-    loss_F = steps_SxF["loss"].mean(0)
+def _means(calls: Sequence[Metrics]) -> dict[str, float]:
+    """Means over networks and steps, and each network's loss where there are several."""
+    calls = jax.device_get(calls)
+    all_FxS = {name: np.concatenate([call_FxS[name] for call_FxS in calls], 1) for name in calls[0]}
+    means = {name: float(value_FxS.mean()) for name, value_FxS in all_FxS.items()}
+    loss_F = all_FxS["loss"].mean(1)
     return means | ({f"loss_{i}": float(loss) for i, loss in enumerate(loss_F)} if len(loss_F) > 1 else {})
