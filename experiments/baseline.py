@@ -1,9 +1,11 @@
 """IVDM3Seg at full size: four Dixon channels, whole slices, one subject (two scans) held out.
 
     python -m experiments.baseline --data.root IVDM3Seg --data.fold 0
+    python -m experiments.baseline --data.root IVDM3Seg --folds all
 
-Run it once a fold, 0 to 7, with `--run-dir runs/baseline-FOLD`, for the leave-one-subject-out cross-validation. It is
-sized for one accelerator; its figure on IVDM3Seg is yours to measure, since the data set is not ours to pass on.
+The first trains one fold of eight, the second the whole leave-one-subject-out cross-validation beside each other, with
+every case held out once. It is sized for one accelerator or more; its figure on IVDM3Seg is yours to measure, since the
+data set is not ours to pass on.
 """
 
 from ivdjax import cli

@@ -11,9 +11,9 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
-from ivdjax import files, progress
+from ivdjax import files, programs, progress
 from ivdjax.config import Data, Experiment, Phantom
-from ivdjax.errors import DataError, UsageError
+from ivdjax.errors import DataError, Preempted, UsageError
 
 # Each verb imports what it needs when it runs, so that no verb waits for another's packages.
 
@@ -95,20 +95,20 @@ class PredictVerb:
 
     def __call__(self) -> int:
         """Do it and return the exit code."""
-        from ivdjax import run
+        from ivdjax import trained
         from ivdjax.data import dataset
         from ivdjax.inference import weights
 
         *runs, source, out = self.paths if len(self.paths) > 1 else (None, None, None)
         if len(runs) != (self.weights is None) or out is None:
             raise UsageError("predict: name a run, the input and the output; with --weights the last two alone")
-        trained = run.load(weights.find(self.weights) if self.weights is not None else runs[0], self.checkpoint)
-        channels = self.channels or trained.channels_in(source)
-        trained.accept(channels)
+        networks = trained.load(weights.find(self.weights) if self.weights is not None else runs[0], self.checkpoint)
+        channels = self.channels or networks.channels_in(source)
+        networks.accept(channels)
         cases = dataset.discover(source, channels)
         with progress.bar("predicting") as advance:
             for done, case in enumerate(cases, start=1):
-                trained.predict(case, out / f"{case.name}.nii.gz", channels)
+                networks.predict(case, out / f"{case.name}.nii.gz", channels)
                 advance(done, len(cases))
         print(f"{out}: {len(cases)} mask(s), from {', '.join(channels)}", file=sys.stderr)
         return 0
@@ -281,13 +281,35 @@ _Verb = (
 )
 
 
+@dataclass(frozen=True)
+class _ExperimentCommand:
+    """What an experiment module takes: the experiment's own settings, and which process of how many this is."""
+
+    experiment: Annotated[Experiment, tyro.conf.arg(name="")]
+    distributed: str | None = None
+    """Train in several processes, on one machine or many that share their files: `auto` where jax knows the cluster
+    (Slurm, Open MPI, Cloud TPU), or HOST:PORT of the first process. None is one process."""
+    processes: int | None = None
+    """How many processes there are; with HOST:PORT."""
+    process: int | None = None
+    """Which of them this one is, from 0; with HOST:PORT."""
+
+
 def experiment(default: Experiment, module_doc: str) -> None:
     """Run an experiment module's default, changed as the command line says."""
 
     def command() -> int:
+        told = tyro.cli(_ExperimentCommand, default=_ExperimentCommand(default), description=module_doc)
         from ivdjax import run
+        from ivdjax.training import distributed, preemption
 
-        run.run(tyro.cli(Experiment, default=default, description=module_doc))
+        if told.distributed is not None:
+            distributed.start(told.distributed, told.processes, told.process)
+        elif told.processes is not None or told.process is not None:
+            raise UsageError("--processes and --process belong to --distributed HOST:PORT; pass all three or none")
+        else:
+            preemption.stop_on_sigterm()
+        run.run(told.experiment)
         return 0
 
     _exit(command)
@@ -299,11 +321,12 @@ def _exit(command: Callable[[], int], reword: Callable[[str], str] = str) -> Non
     # Their notes on every save would drown the run's own lines.
     for noisy in ("absl", "orbax", "jax"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
+    programs.keep()
     try:
         code = command()
-    except (DataError, UsageError) as error:
+    except (DataError, UsageError, Preempted) as error:
         print(f"ivdjax: {reword(str(error))}", file=sys.stderr)
-        code = 2 if isinstance(error, UsageError) else 1
+        code = {DataError: 1, UsageError: 2, Preempted: 75}[type(error)]
     except KeyboardInterrupt:
         print("ivdjax: stopped; the same command goes on from where it can", file=sys.stderr)
         code = 130

@@ -85,8 +85,11 @@ class Data:
     """A volume's intensities are clipped to these percentiles before they get zero mean and unit variance."""
     cache: Path | None = None
     """Folder for the normalised arrays, shared by runs; None keeps them in the run's folder."""
+    residency: Literal["auto", "device", "host"] = "auto"
+    """Where the volumes lie while training: in the accelerator's memory, from which the step itself takes its stacks,
+    or on the host; auto: on the device where they fit. The batches are the same."""
     threads: int = 2
-    """Threads that gather stacks ahead of the training step."""
+    """Threads that read the cases, and that gather stacks ahead of the training step where the host does that."""
 
 
 @dataclass(frozen=True)
@@ -170,13 +173,18 @@ class Train:
     steps: int = 10_000
     """Training steps in all."""
     batch_size: int = 16
-    """Stacks a step, over all devices."""
+    """Stacks a step of one network, over all devices."""
     log_every: int = 20
     """Steps between two lines of the log."""
     validate_every: int = 1000
     """Steps between two scorings of the held-out cases (volume Dice); 0 never does."""
     checkpoint_every: int = 500
     """Steps between two checkpoints; a killed run loses at most these."""
+    steps_per_call: int = 0
+    """Steps that the device makes before the host looks again, at most those between two lines of the log, scores or
+    checkpoints; 0: one on a CPU or where the host gathers the stacks, else up to ten."""
+    parallel: Literal["jit", "pmap"] = "jit"
+    """How a step is spread over devices: jit over a mesh, or pmap, which only deals out the batch."""
 
 
 @dataclass(frozen=True)
@@ -217,6 +225,10 @@ class Experiment:
     """Run whose weights training starts from, or `default` for those in the package; None starts from random ones."""
     init_channels: tuple[str, ...] = ()
     """Names that run has for this one's channels, in their order; empty takes the same names."""
+    folds: Literal["one", "all"] = "one"
+    """Train the network of --data.fold, or, beside each other, those of all folds, so each case is held out once."""
+    seeds: int = 1
+    """Networks a fold, beside each other, with the seeds seed, seed + 1 and so on; they predict together."""
     seed: int = 0
     """Seed of the weights, the order of the samples and their changes."""
 

@@ -1,4 +1,4 @@
-"""The two ways a command can fail that are the reader's to mend; each is one line and an exit code."""
+"""The ways a command ends early; each is one line and an exit code."""
 
 
 class UsageError(Exception):
@@ -7,3 +7,10 @@ class UsageError(Exception):
 
 class DataError(Exception):
     """A file or folder that cannot be used: names the file, what is wrong and what to do. Exits with 1."""
+
+
+class Preempted(BaseException):
+    """The machine is wanted back (SIGTERM). What is done is safe, and the same command goes on. Exits with 75.
+
+    No Exception, since a signal may raise it anywhere, within code that mends what it can of its own.
+    """

@@ -32,11 +32,11 @@ if [ "$(cat "$stamp" 2>/dev/null || true)" != "$recipe" ]; then
     rm -f "$stamp"
     if command -v uv >/dev/null; then
       [ -x "$venv/bin/python" ] || uv venv --quiet --python "$python" "$venv"
-      uv pip install --quiet --python "$venv/bin/python" -c "$root/constraints.txt" -e "$root[$extras]" >&2
+      uv pip install --quiet --python "$venv/bin/python" -c "$root/constraints.txt" -e "${root}[$extras]" >&2
     else
       [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
       "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
-        -c "$root/constraints.txt" -e "$root[$extras]" >&2
+        -c "$root/constraints.txt" -e "${root}[$extras]" >&2
     fi
     echo "$recipe" >"$stamp"
   fi

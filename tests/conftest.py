@@ -4,18 +4,18 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
-from ivdjax.data.cache import CachedCase
-
-# A program that a test compiles, the next test need not compile again. Before the first compilation.
+# A program that a test compiles, the next test need not compile again, nor a process that a test starts. jax reads
+# these when it is imported.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     _compiled = tempfile.mkdtemp(prefix="ivdjax-compiled-")
     atexit.register(shutil.rmtree, _compiled, ignore_errors=True)
-    jax.config.update("jax_compilation_cache_dir", _compiled)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "1"
+
+from ivdjax.data.cache import CachedCase
 
 
 @pytest.fixture(scope="session")

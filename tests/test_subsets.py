@@ -8,7 +8,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from ivdjax import cli, run
+from ivdjax import cli
+from ivdjax import trained as finished
 from ivdjax.config import Augment, Data, Experiment, Predict
 from ivdjax.data import cache, dataset, nifti
 from ivdjax.errors import DataError, UsageError
@@ -28,10 +29,10 @@ EXPERIMENT = Experiment(
 @pytest.fixture(scope="module")
 def trained():
     """A network whose answer depends on every weight."""
-    state = jax.jit(partial(loop.initial_state, EXPERIMENT))()
+    (state,) = loop.split_members(jax.jit(partial(loop.initial_state, EXPERIMENT, [0]))())
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda p: np.float32(p + 0.3 * rng.normal(size=p.shape)), state.params)
-    return run.Trained(EXPERIMENT, state.replace(mean_params=params))
+    return finished.Trained(EXPERIMENT, (params,))
 
 
 @pytest.fixture
@@ -51,12 +52,12 @@ def test_absent_channels_are_zero_and_flagged(trained, water, tmp_path):
     normalised = cache.normalise(image_ZxHxWxC, EXPERIMENT.data.clip_percentiles)
     stack = np.concatenate([np.zeros_like(normalised).repeat(3, -1), normalised], -1)
     present = np.array([0, 0, 0, 1], np.float32)
-    chances = predict.probability(EXPERIMENT.model, trained.state.mean_params, stack, 3, EXPERIMENT.predict, present)
+    chances = predict.probability(EXPERIMENT.model, trained.only(), stack, 3, EXPERIMENT.predict, present)
     mask = nifti.read_label(tmp_path / "01.nii.gz").array
     np.testing.assert_array_equal(mask, predict.mask(chances))
     assert 0 < mask.mean() < 1
     told_all = predict.probability(
-        EXPERIMENT.model, trained.state.mean_params, stack, 3, EXPERIMENT.predict, np.ones(4, np.float32)
+        EXPERIMENT.model, trained.only(), stack, 3, EXPERIMENT.predict, np.ones(4, np.float32)
     )
     assert np.abs(told_all - chances).max() > 1e-3
 
@@ -72,7 +73,7 @@ def test_absent_channels_are_zero_and_flagged(trained, water, tmp_path):
 def test_channels_that_cannot_be_done_with_are_refused(trained, channels, dropout, message):
     experiment = dataclasses.replace(EXPERIMENT, augment=Augment(channel_dropout=dropout))
     with pytest.raises(UsageError, match=message):
-        run.Trained(experiment, trained.state).accept(channels)
+        finished.Trained(experiment, trained.params).accept(channels)
     assert trained.accept(("wat", "fat")) == [3, 0]
 
 
@@ -91,16 +92,14 @@ def command(monkeypatch, capfd, *words):
 
 
 def test_released_weights_predict_as_their_run_does(trained, water, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(run, "load", lambda *_: trained)
-    run.release(tmp_path / "run", tmp_path / "small")
+    monkeypatch.setattr(finished, "load", lambda *_: trained)
+    finished.release(tmp_path / "run", tmp_path / "small")
     monkeypatch.undo()
     sizes = {path.name: path.stat().st_size for path in (tmp_path / "small").iterdir()}
     assert set(sizes) == {"config.json", "params.safetensors"}
-    loaded = run.load(tmp_path / "small")
+    loaded = finished.load(tmp_path / "small")
     assert loaded.experiment == EXPERIMENT
-    for ours, theirs in zip(
-        jax.tree.leaves(loaded.state.mean_params), jax.tree.leaves(trained.state.mean_params), strict=True
-    ):
+    for ours, theirs in zip(jax.tree.leaves(loaded.params), jax.tree.leaves(trained.params), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-6)
 
     code, err = command(monkeypatch, capfd, "predict", "--weights", tmp_path / "small", water, tmp_path / "out")
@@ -119,8 +118,8 @@ def test_a_run_and_weights_are_not_named_together(water, tmp_path, monkeypatch, 
 
 
 def test_damaged_weights_are_one_line(trained, tmp_path, monkeypatch, capfd, water):
-    monkeypatch.setattr(run, "load", lambda *_: trained)
-    run.release(tmp_path / "run", tmp_path / "small")
+    monkeypatch.setattr(finished, "load", lambda *_: trained)
+    finished.release(tmp_path / "run", tmp_path / "small")
     monkeypatch.undo()
     path = tmp_path / "small" / "params.safetensors"
     path.write_bytes(path.read_bytes()[:-50])

@@ -11,7 +11,7 @@ from flax import struct
 from jax import Array
 
 from ivdjax.config import Data, Fresh
-from ivdjax.data import phantom, stacks
+from ivdjax.data import phantom
 
 _APART = 2**31 - 1  # keeps the pool's keys from those of the steps, of which no run has so many
 
@@ -44,13 +44,17 @@ def renew(pool: Pool, key: Array, step: Array, data: Data) -> Pool:
 
 def sample(pool: Pool, key: Array, K: int) -> tuple[Array, Array, Array]:
     """Take a stack of a slab at random: signal_KxHxWx2 (water and fat, float32), tissue_KxHxW and label_HxW."""
-    P, Z, H, W = pool.label_PxZxHxW.shape
+    P, Z = pool.label_PxZxHxW.shape[:2]
     which, where = jax.random.split(key)
     slab = jax.random.randint(which, (), 0, P)
     centre = jax.random.randint(where, (), K // 2, Z - K // 2)
     signal, tissue, label = (
-        stacks.gather(volume[slab], centre, (0, 0), k, (H, W), jnp)
-        for volume, k in ((pool.signal_PxZxHxWx2, K), (pool.tissue_PxZxHxW, K), (pool.label_PxZxHxW, 1))
+        jax.lax.dynamic_slice(volume, (slab, first, *[0] * (volume.ndim - 2)), (1, k, *volume.shape[2:]))[0]
+        for volume, first, k in (
+            (pool.signal_PxZxHxWx2, centre - K // 2, K),
+            (pool.tissue_PxZxHxW, centre - K // 2, K),
+            (pool.label_PxZxHxW, centre, 1),
+        )
     )
     return signal.astype(jnp.float32), tissue, label[0]
 

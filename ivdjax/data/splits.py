@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ivdjax.config import Data
 from ivdjax.data.dataset import Case
@@ -17,6 +17,18 @@ class Split:
     held_out: tuple[Case, ...]
 
 
+@dataclass(frozen=True)
+class Member:
+    """One of the networks that a run trains beside each other; cases by their numbers among the run's."""
+
+    learn: tuple[int, ...]
+    """Cases to learn from."""
+    held_out: tuple[int, ...]
+    """Cases to score, which it never sees."""
+    seed: int
+    """Of its weights, the order of its samples and their changes."""
+
+
 def split(cases: Sequence[Case], data: Data) -> Split:
     """Split cases as `data` says: by the names in `hold_out`, else by fold.
 
@@ -29,12 +41,7 @@ def split(cases: Sequence[Case], data: Data) -> Split:
     if data.hold_out:
         held = _subjects_of(data.hold_out, cases)
     else:
-        folds = data.folds or len(subjects)
-        if not 2 <= folds <= len(subjects):
-            raise UsageError(
-                f"--data.folds {data.folds}: {len(subjects)} subject(s) make 2 to {len(subjects)} folds; "
-                "choose among these, or name cases with --data.hold-out"
-            )
+        folds = count(cases, data)
         if not 0 <= data.fold < folds:
             raise UsageError(f"--data.fold {data.fold}: folds are numbered 0 to {folds - 1}")
         held = set(subjects[data.fold :: folds])
@@ -42,6 +49,44 @@ def split(cases: Sequence[Case], data: Data) -> Split:
     if not train:
         raise UsageError(f"--data.hold-out {' '.join(data.hold_out)}: no subject is left to learn from; hold out fewer")
     return Split(train, tuple(case for case in cases if case.subject in held))
+
+
+def members(cases: Sequence[Case], data: Data, every_fold: bool, seeds: Sequence[int]) -> list[Member]:
+    """Return the networks that a run trains: one a fold (or one, of the fold that `data` names) and seed.
+
+    Networks that draw their own phantoms learn from no case, so that every case is held out.
+
+    Raises:
+        UsageError: as `split`, or every fold is asked for where the cases to hold out are named.
+    """
+    if data.fresh.per_step:
+        return [Member((), tuple(range(len(cases))), seed) for seed in seeds]
+    if every_fold and data.hold_out:
+        raise UsageError("--folds all and --data.hold-out: the folds say which cases are held out; leave out one")
+    folds = range(count(cases, data)) if every_fold else [data.fold]
+    number = {case: i for i, case in enumerate(cases)}
+    found = []
+    for fold in folds:
+        parts = split(cases, replace(data, fold=fold))
+        learn, held_out = (tuple(number[case] for case in part) for part in (parts.train, parts.held_out))
+        found += [Member(learn, held_out, seed) for seed in seeds]
+    return found
+
+
+def count(cases: Sequence[Case], data: Data) -> int:
+    """Folds of the cross-validation.
+
+    Raises:
+        UsageError: there are too few subjects for so many.
+    """
+    subjects = len({case.subject for case in cases})
+    folds = data.folds or subjects
+    if not 2 <= folds <= subjects:
+        raise UsageError(
+            f"--data.folds {data.folds}: {subjects} subject(s) make 2 to {subjects} folds; "
+            "choose among these, or name cases with --data.hold-out"
+        )
+    return folds
 
 
 def _subjects_of(names: Sequence[str], cases: Sequence[Case]) -> set[str]:

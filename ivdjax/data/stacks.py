@@ -1,41 +1,113 @@
-"""2.5D geometry: which voxels make a stack; the same code on numpy and on jnp arrays.
+"""2.5D geometry: which voxels make a stack, on the host and on the accelerator.
 
 A stack is K neighbouring sagittal slices of one case, all cut to the same window; its centre slice is the one that is
-segmented. Slices beyond the ends of a volume, and rows and columns beyond its borders, repeat the nearest one.
+segmented. Slices beyond the ends of a volume, and rows and columns beyond its borders, repeat the nearest one. The
+host copies runs of memory from memory-mapped arrays and repeats the border afterwards; the accelerator takes a block
+out of volumes to which the border has been added before.
 """
 
-from types import ModuleType
+from collections.abc import Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 Array = Any  # numpy's or jax's
 
 
-def gather(
-    volume_ZxHxWxC: Array, centre: Array, corner: tuple[Array, Array], K: int, window: tuple[int, int], xnp: ModuleType
-) -> Array:
-    """Cut one stack from a volume.
+def copy(volume_ZxHxWxC: np.ndarray, centre: int, corner: Sequence[int], out_KxHxWxC: np.ndarray) -> None:
+    """Copy one stack from a volume on the host into memory that is there already.
 
     Args:
         volume_ZxHxWxC: an image, or an array with any trailing axes (none for a label).
         centre: index along Z of the centre slice.
         corner: row and column of the window's first voxel; may lie outside the volume.
-        K: slices of the stack, odd.
-        window: height and width of the stack.
-        xnp: numpy for arrays on the host, jax.numpy for those on the accelerator (indices may then be traced).
+        out_KxHxWxC: where to; its shape gives the number of slices, odd, and the window.
+    """
+    Z = volume_ZxHxWxC.shape[0]
+    K = out_KxHxWxC.shape[0]
+    # Of each axis the part of the window that lies in the volume, or its nearest row where none does.
+    source, target = [], []
+    for first, size, whole in zip(corner, out_KxHxWxC.shape[1:3], volume_ZxHxWxC.shape[1:3], strict=True):
+        start = min(max(first, 0), whole - 1)
+        stop = max(min(first + size, whole), start + 1)
+        at = min(max(start - first, 0), size - 1)
+        source.append(slice(start, stop))
+        target.append(slice(at, at + stop - start))
+    rows, columns = target
+    for k in range(K):
+        out_HxWxC = out_KxHxWxC[k]
+        out_HxWxC[rows, columns] = volume_ZxHxWxC[min(max(centre + k - K // 2, 0), Z - 1), source[0], source[1]]
+        out_HxWxC[rows, : columns.start] = out_HxWxC[rows, columns.start : columns.start + 1]
+        out_HxWxC[rows, columns.stop :] = out_HxWxC[rows, columns.stop - 1 : columns.stop]
+        out_HxWxC[: rows.start] = out_HxWxC[rows.start]
+        out_HxWxC[rows.stop :] = out_HxWxC[rows.stop - 1]
+
+
+@struct.dataclass
+class Volumes:
+    """P cases in one array each, ready to be taken from: every border repeated as far as a stack can reach."""
+
+    image_PxZxHxWxC: Array
+    label_PxZxHxW: Array
+    margin: tuple[int, int] = struct.field(pytree_node=False)
+    """Rows and columns before the first of a case."""
+
+
+def packed_shape(shapes_ZxHxW: Sequence[tuple[int, int, int]], K: int, window: tuple[int, int]) -> tuple[int, int, int]:
+    """Slices, rows and columns that each case has among `Volumes`."""
+    Z = max(shape[0] for shape in shapes_ZxHxW) + K - 1
+    margin = _margin(shapes_ZxHxW, window)
+    H, W = (margin[i] + max(max(shape[i + 1], window[i]) for shape in shapes_ZxHxW) for i in range(2))
+    return Z, H, W
+
+
+def pack(
+    images_ZxHxWxC: Sequence[np.ndarray], labels_ZxHxW: Sequence[np.ndarray], K: int, window: tuple[int, int]
+) -> Volumes:
+    """Bring cases of any sizes into arrays of one size, on the host, for stacks of K slices of a window."""
+    shapes = [label_ZxHxW.shape for label_ZxHxW in labels_ZxHxW]
+    Z, H, W = packed_shape(shapes, K, window)
+    top, left = _margin(shapes, window)
+    image = np.empty((len(shapes), Z, H, W, images_ZxHxWxC[0].shape[-1]), images_ZxHxWxC[0].dtype)
+    label = np.empty((len(shapes), Z, H, W), labels_ZxHxW[0].dtype)
+    for case, (z, h, w) in enumerate(shapes):
+        before_after = [(K // 2, Z - z - K // 2), (top, H - h - top), (left, W - w - left)]
+        image[case] = np.pad(images_ZxHxWxC[case], [*before_after, (0, 0)], mode="edge")
+        label[case] = np.pad(labels_ZxHxW[case], before_after, mode="edge")
+    return Volumes(image, label, (top, left))
+
+
+def _margin(shapes_ZxHxW: Sequence[tuple[int, int, int]], window: tuple[int, int]) -> tuple[int, int]:
+    # A window larger than a slice may lie this far before it.
+    rows, columns = (max(0, *(window[i] - shape[i + 1] for shape in shapes_ZxHxW)) for i in range(2))
+    return rows, columns
+
+
+def take(volumes: Volumes, place_4: Array, K: int, window: tuple[int, int]) -> tuple[Array, Array]:
+    """Take one sample from volumes on the accelerator.
+
+    Args:
+        volumes: as `pack` made them, for the same K and window.
+        place_4: case, centre slice, row and column of the window's corner, which lies within the slice or, where that
+            is smaller than the window, the slice within the window; may be traced.
+        K: slices of the stack.
+        window: its height and width.
 
     Returns:
-        stack_KxHxWxC.
+        stack_KxHxWxC and the centre slice's label_HxW.
     """
-    Z, H, W = volume_ZxHxWxC.shape[:3]
-    slices = xnp.clip(centre + np.arange(K) - K // 2, 0, Z - 1)
-    rows = xnp.clip(corner[0] + np.arange(window[0]), 0, H - 1)
-    columns = xnp.clip(corner[1] + np.arange(window[1]), 0, W - 1)
-    return volume_ZxHxWxC[slices[:, None, None], rows[:, None], columns]
+    case, centre, row, column = place_4
+    row, column = row + volumes.margin[0], column + volumes.margin[1]
+    C = volumes.image_PxZxHxWxC.shape[-1]
+    stack_1xKxHxWxC = jax.lax.dynamic_slice(volumes.image_PxZxHxWxC, (case, centre, row, column, 0), (1, K, *window, C))
+    label_1x1xHxW = jax.lax.dynamic_slice(volumes.label_PxZxHxW, (case, centre + K // 2, row, column), (1, 1, *window))
+    return stack_1xKxHxWxC[0], label_1x1xHxW[0, 0]
 
 
-def all_stacks(volume_ZxHxWxC: Array, centres: Array, K: int, xnp: ModuleType) -> Array:
-    """Stacks of whole slices about each of the B `centres`: stack_BxKxHxWxC."""
-    slices_BxK = xnp.clip(centres[:, None] + np.arange(K) - K // 2, 0, volume_ZxHxWxC.shape[0] - 1)
+def all_stacks(volume_ZxHxWxC: Array, centres_B: Array, K: int) -> Array:
+    """Stacks of whole slices about each of the centres, on the accelerator: stack_BxKxHxWxC."""
+    slices_BxK = jnp.clip(centres_B[:, None] + np.arange(K) - K // 2, 0, volume_ZxHxWxC.shape[0] - 1)
     return volume_ZxHxWxC[slices_BxK]

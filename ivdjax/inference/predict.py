@@ -11,8 +11,8 @@ from jax import Array
 from ivdjax.config import Predict
 from ivdjax.data import stacks
 
-# Heights and widths are padded to a multiple of this, so that volumes of nearly one size share a compiled program.
-_SIZE_STEP = 32
+# Slices, heights and widths are padded to multiples of these, so that volumes of nearly one size share a program.
+_SIZE_STEPS = (12, 32, 32)
 
 
 def probability(
@@ -35,22 +35,28 @@ def probability(
             network that is not told.
     """
     Z, H, W, _ = image_ZxHxWxC.shape
-    padding = [(0, 0), (0, -H % _SIZE_STEP), (0, -W % _SIZE_STEP), (0, 0)]
-    padded_ZxHxWxC = np.pad(image_ZxHxWxC, padding, mode="edge")
+    padding = [*((0, -size % step) for size, step in zip((Z, H, W), _SIZE_STEPS, strict=True)), (0, 0)]
+    # In one piece to the accelerator, where each slice is then used in K stacks.
+    padded_ZxHxWxC = jax.device_put(np.pad(image_ZxHxWxC, padding, mode="edge"))
     parts = []
     for first in range(0, Z, config.batch_size):
         # The last batch repeats the last slice, so that every batch has one shape.
         centres_B = np.minimum(np.arange(first, first + config.batch_size), Z - 1)
-        stack_BxKxHxWxC = stacks.all_stacks(padded_ZxHxWxC, centres_B, K, np)
-        parts.append(_stack_probability(model, config.flip, params, stack_BxKxHxWxC, present_C))
+        parts.append(_stack_probability(model, config.flip, K, params, padded_ZxHxWxC, centres_B, present_C))
     return np.concatenate([np.asarray(part) for part in parts])[:Z, :H, :W]
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(jax.jit, static_argnums=(0, 1, 2))
 def _stack_probability(
-    model: nn.Module, flip: bool, params: dict, stack_BxKxHxWxC: Array, present_C: Array | None
+    model: nn.Module,
+    flip: bool,
+    K: int,
+    params: dict,
+    volume_ZxHxWxC: Array,
+    centres_B: Array,
+    present_C: Array | None,
 ) -> Array:
-    stack_BxKxHxWxC = stack_BxKxHxWxC.astype(jnp.float32)
+    stack_BxKxHxWxC = stacks.all_stacks(volume_ZxHxWxC, centres_B, K).astype(jnp.float32)
     # A left-right flip only reverses the order of the slices: the picture of the centre slice stays as it is.
     views = [stack_BxKxHxWxC, stack_BxKxHxWxC[:, ::-1]] if flip else [stack_BxKxHxWxC]
     present = () if present_C is None else (jnp.broadcast_to(present_C, (stack_BxKxHxWxC.shape[0], len(present_C))),)

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import grain
-import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
@@ -37,7 +36,8 @@ class Checkpoints:
             cleanup_tmp_directories=not read_only,
         )
         self.folder = folder.absolute()
-        self._manager = ocp.CheckpointManager(self.folder, options=options)
+        handlers = {"state": ocp.StandardCheckpointHandler(), "data": ocp.JsonCheckpointHandler()}
+        self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
 
     @property
     def latest(self) -> int | None:
@@ -50,29 +50,48 @@ class Checkpoints:
         best = self._manager.best_step()
         return self.latest if best is None else best
 
+    def networks(self, step: int) -> int:
+        """Number of networks whose states a checkpoint holds."""
+        return self._manager.item_metadata(step)["state"]["step"].shape[0]
+
     def save(self, step: int, state: Any, iterator: grain.DatasetIterator, score: float | None) -> None:
         """Save in the background; the state may be donated right after, since it is copied first."""
-        items = ocp.args.Composite(state=ocp.args.StandardSave(state), data=grain.checkpoint.CheckpointSave(iterator))
+        # The iterator's position is the same on every process, however many there are.
+        position = ocp.args.JsonSave(iterator.get_state())
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state), data=position)
         self._manager.save(step, args=items, metrics=None if score is None else {SCORE: score})
 
-    def restore(self, step: int, like: Any, iterator: grain.DatasetIterator | None = None) -> Any:
-        """Return the state of `step`, with the shapes and shardings of `like`; the iterator is moved there too.
+    def restore(self, step: int, blank: Any, iterator: grain.DatasetIterator | None = None) -> Any:
+        """Return the state of `step`; the iterator is moved there too.
+
+        Args:
+            step: one of those saved.
+            blank: a tree of the state's shapes and types: of jax.ShapeDtypeStruct with the sharding that is wanted,
+                whatever the number of devices it was saved from, or of NumPy arrays for NumPy arrays.
+            iterator: of the training, if that is to go on.
 
         Raises:
             DataError: the checkpoint does not fit the network or cannot be read.
         """
-        items = {"state": ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, like))}
+        items = {"state": ocp.args.StandardRestore(blank)}
         if iterator is not None:
-            items["data"] = grain.checkpoint.CheckpointRestore(iterator)
+            items["data"] = ocp.args.JsonRestore()
         try:
-            return self._manager.restore(step, args=ocp.args.Composite(**items))["state"]
+            restored = self._manager.restore(step, args=ocp.args.Composite(**items))
         except (ValueError, KeyError, OSError, json.JSONDecodeError) as error:
             reason = str(error).splitlines()[0]
             raise DataError(
                 f"{self.folder / str(step)}: cannot be restored ({reason}); delete it to go on from an older one"
             ) from error
+        if iterator is not None:
+            iterator.set_state(restored["data"])
+        return restored["state"]
 
-    def close(self) -> None:
+    def wait(self) -> None:
         """Wait until what is being saved is safe."""
         self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Wait, and save no more."""
+        self.wait()
         self._manager.close()

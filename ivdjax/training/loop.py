@@ -1,126 +1,233 @@
 """The training loop, top to bottom: devices, data, state, restore, loop."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
+import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ivdjax.config import Experiment
-from ivdjax.data import pipeline, pool
+from ivdjax.data import pipeline, pool, stacks
 from ivdjax.data.cache import CachedCase
+from ivdjax.data.pipeline import Batch
+from ivdjax.data.splits import Member
+from ivdjax.errors import Preempted
 from ivdjax.inference import predict
-from ivdjax.training import optimizer, parallel
+from ivdjax.training import distributed, optimizer, parallel, preemption
 from ivdjax.training import state as training_state
 from ivdjax.training.checkpoint import Checkpoints
 from ivdjax.training.logbook import Logbook
 from ivdjax.training.state import Params, State
-from ivdjax.training.step import train_step
+from ivdjax.training.step import Metrics, train_step
+
+_DEVICE_SHARE = 0.25  # of a device's free memory that volumes may take; a step needs the rest
 
 
 def train(
     experiment: Experiment,
+    members: Sequence[Member],
     cases: Sequence[CachedCase],
-    held_out: Sequence[CachedCase],
     folder: Path,
     start_params: Params | None = None,
-) -> None:
+) -> list[Params]:
     """Train from the newest checkpoint in `folder/checkpoints`, or from scratch, to the last step, and save it.
 
     A run that was killed and resumed ends bit for bit as one that was not, on the same machine: batches are addressed
-    by the pipeline's saved position, random changes by step and sample.
+    by the pipeline's saved position, random changes by step and sample. Resumed on other devices it ends as one that
+    was trained there, to rounding.
 
     Args:
         experiment: what to train and how.
-        cases: to learn from; none are needed where phantoms are drawn while training.
-        held_out: scored on the way; they never change the weights.
+        members: the networks to train beside each other, which cases each learns from and which are held out; the
+            latter are scored on the way and never change its weights.
+        cases: of the whole run.
         folder: of the run.
         start_params: weights to start from where there is no checkpoint; None draws random ones.
+
+    Returns:
+        The mean weights of each network, of the checkpoint that `experiment.predict` names, as NumPy arrays.
 
     Raises:
         DataError: a checkpoint cannot be read.
         UsageError: the batch does not fit the devices.
+        Preempted: SIGTERM came; a checkpoint was saved.
     """
-    config = experiment.train
+    config, data, F = experiment.train, experiment.data, len(members)
 
     # Devices.
-    mesh = parallel.mesh(config.batch_size)
+    spread = parallel.spread(config, F)
 
     # Data.
-    process, processes = jax.process_index(), jax.process_count()
-    if experiment.data.fresh.per_step:
-        iterator = pipeline.weights(config.batch_size // processes)
-    else:
-        iterator = pipeline.batches(cases, experiment.data, config.batch_size, experiment.seed, process, processes)
+    volumes, iterator = _data(experiment, members, cases, spread)
+    per_call = parallel.steps_per_call(config, on_host=volumes is None and not data.fresh.per_step)
 
     # State.
     transform = optimizer.create(experiment.optimizer, config.steps)
-    key = jax.random.key(experiment.seed)
-    initial = partial(initial_state, experiment)
-    step_fn = parallel.compile_step(partial(train_step, experiment, transform), mesh)
+    keys = spread.make(partial(_keys, members))
+    step_fn = spread.compile(partial(train_step, experiment, transform))
 
     # Restore.
     checkpoints = Checkpoints(folder / "checkpoints")
-    start = checkpoints.latest or 0
-    state = parallel.place_state(initial, mesh)
-    if start:
-        state = checkpoints.restore(start, state, iterator)
-    elif start_params is not None:
-        own = jax.tree.map(lambda new, old: parallel.like(old, new), start_params, state.params)
-        state = state.replace(params=own, mean_params=jax.tree.map(jnp.copy, own))
-    if experiment.data.fresh.per_step:
-        state = state.replace(pool=parallel.place_state(lambda: pool.create(key, start, experiment.data), mesh))
+    step, states = _start(experiment, members, spread, checkpoints, iterator, start_params)
+    start = step
 
-    # Loop: score, save, next batch, step. The last step is scored and saved, too.
-    recent = []
-    with Logbook(folder, config.steps, start, config.batch_size, active=process == 0) as logbook:
-        for step in range(start, config.steps + 1):
+    # Loop: score, save, next batches, steps. The last step is scored and saved, too.
+    recent: list[list[Metrics]] = []
+    logbook = Logbook(folder, config.steps, start, config.batch_size * F, active=jax.process_index() == 0)
+    with logbook, preemption.deferred() as asked_to_stop:
+        while True:
             last, fresh = step == config.steps, step > start
-            due = fresh and (last or step % config.log_every == 0)
-            if due and recent:
-                logbook.train(step, _means(recent))
+            if recent and (last or step % config.log_every == 0):
+                logbook.train(step, _means([spread.whole(metrics) for metrics in recent]))
                 recent = []
             score = None
-            if held_out and config.validate_every and fresh and (last or step % config.validate_every == 0):
-                score = volume_dice(experiment, state, held_out)
-                logbook.validation(step, {"dice": score})
-            if fresh and (last or step % config.checkpoint_every == 0 or score is not None):
-                checkpoints.save(step, state.replace(pool=None), iterator, score)
+            if config.validate_every and fresh and (last or step % config.validate_every == 0):
+                score = volume_dice(experiment, spread.whole(_mean_params(states)), members, cases)
+                if score is not None:
+                    logbook.validation(step, {"dice": score})
+            stop = asked_to_stop(step)
+            if fresh and (last or stop or step % config.checkpoint_every == 0 or score is not None):
+                checkpoints.save(step, spread.saved(_without_pool(states)), iterator, score)
             if last:
                 break
-            batch = parallel.place_batch(next(iterator), mesh)
-            state, metrics = step_fn(state, batch, key)
+            if stop:
+                checkpoints.close()
+                raise Preempted(f"stopped by SIGTERM; step {step} is saved and the same command goes on")
+            # Calls begin where all log lines, scores and checkpoints fall; an interruption may have left off between.
+            count = per_call if step % per_call == 0 else 1
+            batches = spread.place_batch(_stack([next(iterator) for _ in range(count)]))
+            states, metrics = step_fn(states, batches, volumes, keys)
             recent.append(metrics)
-            logbook.advance(step + 1)
+            step += count
+            logbook.advance(step)
+            # The host stays two calls ahead of the devices: they never wait, and batches do not pile up.
+            jax.block_until_ready(recent[-3:-2])
+    if experiment.predict.checkpoint == "best":
+        checkpoints.wait()
+        states = spread.load(checkpoints.restore(checkpoints.best, spread.blank(_initial(experiment, members))))
     checkpoints.close()
+    return split_members(jax.device_get(spread.whole(_mean_params(states))))
 
 
-def initial_state(experiment: Experiment) -> State:
-    """State before the first step of an experiment; pure, so its shapes can be had without its values."""
+def initial_state(experiment: Experiment, seeds: Sequence[int]) -> State:
+    """States of networks before the first step, F on the first axis; pure, so shapes can be had without values."""
     data = experiment.data
     shape = (1, data.slices, *data.window, len(data.channels))
     transform = optimizer.create(experiment.optimizer, experiment.train.steps)
-    return training_state.create(
-        experiment.model, transform, shape, jax.random.key(experiment.seed), experiment.subsets
-    )
+    create = partial(training_state.create, experiment.model, transform, shape, subsets=experiment.subsets)
+    return jax.vmap(create)(jnp.stack([jax.random.key(seed) for seed in seeds]))
 
 
-def volume_dice(experiment: Experiment, state: State, cases: Sequence[CachedCase]) -> float:
-    """Mean over cases of the Dice of whole masks, predicted with the mean weights."""
+def split_members(tree_F: Any) -> list[Any]:
+    """Weights or states of each network of those that have them on one leading axis."""
+    F = len(jax.tree.leaves(tree_F)[0])
+    return [jax.tree.map(itemgetter(member), tree_F) for member in range(F)]
+
+
+def volume_dice(
+    experiment: Experiment, params_F: Params, members: Sequence[Member], cases: Sequence[CachedCase]
+) -> float | None:
+    """Mean over networks and their held-out cases of the Dice of whole masks; None where none is held out.
+
+    Each process scores its share of the cases.
+    """
     present_C = np.ones(len(experiment.data.channels), np.float32) if experiment.subsets else None
-    scores = []
-    for case in cases:
-        image_ZxHxWxC = np.asarray(case.image_ZxHxWxC)
+    pairs = [(member, case) for member, each in enumerate(members) for case in each.held_out]
+    if not pairs:
+        return None
+    scores = np.zeros(len(pairs))
+    networks = split_members(params_F)
+    for pair in range(jax.process_index(), len(pairs), jax.process_count()):
+        member, case = pairs[pair]
+        image_ZxHxWxC = np.asarray(cases[case].image_ZxHxWxC)
         chances = predict.probability(
-            experiment.model, state.mean_params, image_ZxHxWxC, experiment.data.slices, experiment.predict, present_C
+            experiment.model, networks[member], image_ZxHxWxC, experiment.data.slices, experiment.predict, present_C
         )
-        found, wanted = predict.mask(chances) > 0, np.asarray(case.label_ZxHxW) > 0
-        scores.append(2 * (found & wanted).sum() / max(found.sum() + wanted.sum(), 1))
-    return float(np.mean(scores))
+        found, wanted = predict.mask(chances) > 0, np.asarray(cases[case].label_ZxHxW) > 0
+        scores[pair] = 2 * (found & wanted).sum() / max(found.sum() + wanted.sum(), 1)
+    return float(distributed.add_up(scores).mean())
 
 
-def _means(rows: list[dict[str, jax.Array]]) -> dict[str, float]:
-    rows = jax.device_get(rows)
-    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+def _data(
+    experiment: Experiment, members: Sequence[Member], cases: Sequence[CachedCase], spread: parallel.Spread
+) -> tuple[stacks.Volumes | None, grain.DatasetIterator[Batch]]:
+    """Volumes on the devices, where they are to lie there, and an iterator over what is shipped every step."""
+    data, B = experiment.data, experiment.train.batch_size
+    share = spread.share(B)
+    if data.fresh.per_step:
+        return None, pipeline.counted(len(members), B, share)
+    places = pipeline.places(cases, members, data, B)
+    shape_ZxHxW = stacks.packed_shape([case.label_ZxHxW.shape for case in cases], data.slices, data.window)
+    size = len(cases) * int(np.prod(shape_ZxHxW)) * (2 * len(data.channels) + 1)
+    fits = size <= _DEVICE_SHARE * parallel.free_bytes()
+    if data.residency == "host" or (data.residency == "auto" and not fits):
+        return None, pipeline.gathered(places, cases, data, share)
+    packed = stacks.pack(
+        [case.image_ZxHxWxC for case in cases], [case.label_ZxHxW for case in cases], data.slices, data.window
+    )
+    return spread.place_volumes(packed), pipeline.resident(places, share)
+
+
+def _start(
+    experiment: Experiment,
+    members: Sequence[Member],
+    spread: parallel.Spread,
+    checkpoints: Checkpoints,
+    iterator: grain.DatasetIterator[Batch],
+    start_params: Params | None,
+) -> tuple[int, list[State]]:
+    """Step and states, round by round, that training goes on from; the iterator is moved there."""
+    initial, step = _initial(experiment, members), checkpoints.latest or 0
+    if step:
+        states = spread.load(checkpoints.restore(step, spread.blank(initial), iterator))
+    else:
+        states = spread.make(initial)
+        if start_params is not None:
+            for_all = partial(jax.tree.map, lambda leaf: jnp.broadcast_to(leaf, (len(members), *leaf.shape)))
+            # Made twice: the step gives its state's memory away, which it cannot do with one array twice.
+            starts = zip(*(spread.make(for_all, start_params) for _ in range(2)), strict=True)
+            states = [
+                state.replace(params=params, mean_params=mean_params)
+                for state, (params, mean_params) in zip(states, starts, strict=True)
+            ]
+    if experiment.data.fresh.per_step:
+        draw = partial(pool.create, step=step, data=experiment.data)
+        pools = spread.make(lambda: jax.lax.map(draw, _keys(members)))
+        states = [state.replace(pool=own) for state, own in zip(states, pools, strict=True)]
+    return step, states
+
+
+def _mean_params(states: Sequence[State]) -> list[Params]:
+    return [state.mean_params for state in states]
+
+
+def _without_pool(states: Sequence[State]) -> list[State]:
+    return [state.replace(pool=None) for state in states]
+
+
+def _initial(experiment: Experiment, members: Sequence[Member]) -> Callable[[], State]:
+    return partial(initial_state, experiment, [member.seed for member in members])
+
+
+def _keys(members: Sequence[Member]) -> jax.Array:
+    return jnp.stack([jax.random.key(member.seed) for member in members])
+
+
+def _stack(batches: list[Batch]) -> Batch:
+    if len(batches) == 1:
+        return {name: array[None] for name, array in batches[0].items()}
+    return {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
+
+
+def _means(calls: Sequence[Metrics]) -> dict[str, float]:
+    """Means over networks and steps, and each network's loss where there are several."""
+    calls = jax.device_get(calls)
+    all_FxS = {name: np.concatenate([call_FxS[name] for call_FxS in calls], 1) for name in calls[0]}
+    means = {name: float(value_FxS.mean()) for name, value_FxS in all_FxS.items()}
+    loss_F = all_FxS["loss"].mean(1)
+    return means | ({f"loss_{i}": float(loss) for i, loss in enumerate(loss_F)} if len(loss_F) > 1 else {})

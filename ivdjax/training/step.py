@@ -1,6 +1,8 @@
 """One training step as a free, pure function; where and how it runs is `parallel.py`'s business."""
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,8 @@ import optax
 from jax import Array
 
 from ivdjax.config import Experiment
-from ivdjax.data import dataset, pool
+from ivdjax.data import dataset, pool, stacks
+from ivdjax.data.stacks import Volumes
 from ivdjax.models.unet import COARSE_LOGITS
 from ivdjax.training import augment, contrast, losses, optimizer
 from ivdjax.training.state import State
@@ -17,7 +20,13 @@ Metrics = dict[str, Array]
 
 
 def train_step(
-    experiment: Experiment, transform: optax.GradientTransformation, state: State, batch: dict[str, Array], key: Array
+    experiment: Experiment,
+    transform: optax.GradientTransformation,
+    state: State,
+    batch: dict[str, Array],
+    volumes: Volumes | None,
+    key: Array,
+    total: Callable[[Any], Any] = lambda tree: tree,
 ) -> tuple[State, Metrics]:
     """Augment a batch, learn from it, and return the next state.
 
@@ -25,20 +34,25 @@ def train_step(
         experiment: augmentation, network and loss.
         transform: the optimizer.
         state: before the step; `state.step` counts the steps made.
-        batch: stack_BxKxHxWxC, label_BxHxW and weight_B (0 leaves a sample out, as padding). With a pool of phantoms
-            in the state, weight_B is enough: the pool is renewed and the samples are taken from it.
+        batch: sample_B (number of a sample in the whole batch), weight_B (0 leaves a sample out, as padding), and
+            place_Bx4, the samples' places in the volumes, or stack_BxKxHxWxC and label_BxHxW themselves. With a pool
+            of phantoms in the state neither is needed: the pool is renewed and the samples are taken from it.
+        volumes: the cases, or None where the batch holds stacks.
         key: of the whole run. Sample j of step t is changed by fold_in(fold_in(key, t), j), so the result depends
             neither on how often a run was resumed nor on how a batch is spread over devices.
+        total: sums a tree of arrays over the parts of a batch that is spread; called once.
 
     Returns:
         The state after the step, and metrics averaged over the batch's samples.
     """
-    samples_B = jnp.arange(batch["weight"].shape[0])
-    keys_B = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, state.step), samples_B)
+    keys_B = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, state.step), batch["sample"])
     phantoms = state.pool
     if phantoms is not None:
         phantoms = pool.renew(phantoms, key, state.step, experiment.data)
         stack_BxKxHxWxC, label_BxHxW = jax.vmap(partial(_image, experiment, phantoms))(keys_B)
+    elif volumes is not None:
+        cut = partial(stacks.take, volumes, K=experiment.data.slices, window=experiment.data.window)
+        stack_BxKxHxWxC, label_BxHxW = jax.vmap(cut)(batch["place"])
     else:
         stack_BxKxHxWxC, label_BxHxW = batch["stack"], batch["label"]
     change = jax.vmap(augment.augment, (0, 0, 0, None, None))
@@ -52,11 +66,13 @@ def train_step(
         logits_BxHxWxN, sown = experiment.model.apply({"params": params}, *inputs, mutable=[collection])
         coarse = sown.get(collection, {}).get(name, ())
         parts = losses.segmentation_loss(logits_BxHxWxN, coarse, label_BxHxW, experiment.loss)
-        weight_B = batch["weight"]
-        means = {name: (value_B * weight_B).sum() / weight_B.sum() for name, value_B in parts.items()}
-        return means["loss"], means
+        sums = {name: (value_B * batch["weight"]).sum() for name, value_B in parts.items()}
+        return sums["loss"], sums
 
-    gradients, metrics = jax.grad(objective, has_aux=True)(state.params)
+    # Sums over this part of the batch, and once for all over the parts, before anything is divided.
+    sums = jax.grad(objective, has_aux=True)(state.params)
+    (gradients, metrics), weight = total((sums, batch["weight"].sum()))
+    gradients, metrics = jax.tree.map(lambda part: part / weight, (gradients, metrics))
     updates, memory = transform.update(gradients, state.optimizer, state.params)
     params = optax.apply_updates(state.params, updates)
     mean_params = optimizer.update_mean(state.mean_params, params, state.step, experiment.optimizer.ema_decay)

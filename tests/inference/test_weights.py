@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from ivdjax import run
+from ivdjax import trained as finished
 from ivdjax.data import dataset
 from ivdjax.errors import DataError
 from ivdjax.inference import weights
@@ -53,14 +53,14 @@ def test_the_packaged_weights_are_small_whole_and_have_a_card():
     folder = weights.find("default")
     assert {path.name for path in folder.iterdir()} == {"CARD.md", "config.json", weights.FILE}
     assert sum(path.stat().st_size for path in folder.iterdir()) < 10e6
-    trained = run.load(folder)
+    trained = finished.load(folder)
     assert trained.experiment.name == "phantom_pretrain"
     assert trained.accept(("wat",)) == [3]
 
 
 def test_the_packaged_weights_find_the_discs_of_a_real_person(real_data, tmp_path):
     (case,) = dataset.discover(real_data / "water" / "08", ("wat",))
-    run.load(weights.find("default")).predict(case, tmp_path / "mask.nii.gz", ("wat",))
+    finished.load(weights.find("default")).predict(case, tmp_path / "mask.nii.gz", ("wat",))
     mask = np.asarray(nib.load(tmp_path / "mask.nii.gz").dataobj) > 0
     vertebrae = np.asarray(nib.load(real_data / "water" / "08" / "08_Vertebrae.nii.gz").dataobj)
     voxel_cm3 = np.prod(nib.load(case.images[0]).header.get_zooms()) / 1000

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from ivdjax.config import Augment, Data, Experiment, Fresh, Train
+from ivdjax.data.splits import Member
 from ivdjax.models import UNet
+from ivdjax.trained import read_states
 from ivdjax.training import loop
 from ivdjax.training.checkpoint import Checkpoints
 
@@ -27,13 +29,14 @@ EXPERIMENT = Experiment(
 def trained(folder):
     """State after the last step."""
     checkpoints = Checkpoints(folder / "checkpoints", read_only=True)
-    return checkpoints.restore(EXPERIMENT.train.steps, jax.jit(lambda: loop.initial_state(EXPERIMENT))())
+    (state,) = read_states(EXPERIMENT, checkpoints, EXPERIMENT.train.steps)
+    return state
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
-    loop.train(EXPERIMENT, (), (), folder)
+    loop.train(EXPERIMENT, [Member((), (), 0)], (), folder)
     return trained(folder)
 
 
@@ -50,16 +53,16 @@ def test_a_stopped_run_ends_bit_for_bit_as_one_that_was_not(whole, tmp_path, mon
 
     monkeypatch.setattr(loop.Logbook, "advance", stop)
     with pytest.raises(KeyboardInterrupt):
-        loop.train(EXPERIMENT, (), (), tmp_path)
+        loop.train(EXPERIMENT, [Member((), (), 0)], (), tmp_path)
     monkeypatch.undo()
-    loop.train(EXPERIMENT, (), (), tmp_path)
+    loop.train(EXPERIMENT, [Member((), (), 0)], (), tmp_path)
     for a, b in zip(jax.tree.leaves(trained(tmp_path)), jax.tree.leaves(whole), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def test_no_checkpoint_holds_the_pool_and_the_weights_have_moved(whole):
     assert whole.pool is None
-    start = jax.jit(lambda: loop.initial_state(EXPERIMENT))()
+    (start,) = loop.split_members(jax.jit(lambda: loop.initial_state(EXPERIMENT, [0]))())
     moved = [np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (whole.params, start.params)), strict=True)]
     assert min(moved) > 0  # the flags' weights, too
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(whole.params))

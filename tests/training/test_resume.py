@@ -1,7 +1,9 @@
 """Killed runs, with real processes: what they leave must be enough to end as if nothing had happened."""
 
 import json
+import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -12,10 +14,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from ivdjax import run
+from ivdjax import trained
+from ivdjax.training.checkpoint import Checkpoints
 
 ROOT = Path(__file__).parents[2]
 STEPS = 40
+# How often the run of the last test is killed; more, if asked for.
+KILLS = int(os.environ.get("IVDJAX_KILLS", "5"))
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +38,7 @@ def tree(tmp_path_factory):
     return root
 
 
-def start(tree, folder):
+def start(tree, folder, **more):
     settings = {
         "--data.root": tree,
         "--run-dir": folder,
@@ -46,6 +51,7 @@ def start(tree, folder):
         "--train.log-every": 1,
         "--train.validate-every": 15,
         "--train.checkpoint-every": 4,
+        **{"--" + name.replace("__", ".").replace("_", "-"): value for name, value in more.items()},
     }
     words = [word for name, value in settings.items() for word in (name, *str(value).split())]
     return subprocess.Popen(
@@ -69,6 +75,11 @@ def logged_steps(folder):
     return [row["step"] for row in map(json.loads, lines) if row["kind"] == "train"]
 
 
+def last_state(folder):
+    checkpoints = Checkpoints(folder / "checkpoints", read_only=True)
+    return trained.read_states(trained.read_experiment(folder), checkpoints, checkpoints.latest)
+
+
 def test_a_run_killed_at_random_steps_ends_bit_for_bit_as_one_that_was_not(tree, tmp_path):
     finish(start(tree, tmp_path / "whole"))
 
@@ -83,8 +94,8 @@ def test_a_run_killed_at_random_steps_ends_bit_for_bit_as_one_that_was_not(tree,
         assert not (tmp_path / "killed" / "report.html").exists()
     finish(start(tree, tmp_path / "killed"))
 
-    whole, killed = run.load(tmp_path / "whole"), run.load(tmp_path / "killed")
-    for a, b in zip(jax.tree.leaves(whole.state), jax.tree.leaves(killed.state), strict=True):
+    whole, killed = (last_state(tmp_path / name) for name in ("whole", "killed"))
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(killed), strict=True):
         np.testing.assert_array_equal(a, b)
     assert logged_steps(tmp_path / "killed") == list(range(1, STEPS + 1))
     masks = [nib.load(tmp_path / name / "predictions" / "03.nii.gz").get_fdata() for name in ("whole", "killed")]
@@ -100,3 +111,43 @@ def test_a_run_killed_at_random_steps_ends_bit_for_bit_as_one_that_was_not(tree,
     )
     assert other.returncode == 2
     assert "seed was 0, now 7" in other.stderr
+
+
+def test_a_run_killed_again_and_again_loses_nothing_that_was_saved(tree, tmp_path):
+    """By SIGTERM and SIGKILL, while starting, training, saving, restoring and scoring."""
+    seed = random.randrange(2**32)
+    print(f"kills drawn with seed {seed}")
+    chance = random.Random(seed)
+    folder, every = tmp_path / "run", 2
+    often = {"train__checkpoint_every": every, "train__validate_every": 0}
+    for _ in range(KILLS):
+        process = start(tree, folder, **often)
+        began, before = time.monotonic(), max(logged_steps(folder), default=0)
+        if chance.random() < 0.25:
+            time.sleep(8 * chance.random())  # wherever that may be
+        else:
+            wanted = min(before + 1 + chance.randrange(2 * every), STEPS)
+            while process.poll() is None and max(logged_steps(folder), default=0) < wanted:
+                assert time.monotonic() - began < 120
+                time.sleep(0.002)
+            time.sleep(0.05 * chance.random())
+        how = chance.choice([signal.SIGTERM, signal.SIGKILL])
+        process.send_signal(how)
+        output, _ = process.communicate(timeout=120)
+        # Before Python has set its handler, SIGTERM stops as it always does; the run may have ended just before.
+        assert process.returncode in ({75, -how, 0} if how == signal.SIGTERM else {-how, 0}), output
+        steps = max(logged_steps(folder), default=0)
+        saved = [int(path.name) for path in (folder / "checkpoints").glob("[0-9]*") if path.name.isdecimal()]
+        if process.returncode == 75 and "is saved" in output:
+            assert f"step {max(saved)} is saved" in output
+            assert max(saved) >= steps
+        # One checkpoint may be on its way while the next steps are made.
+        assert max(saved, default=0) >= steps - 2 * every
+        for step in saved:
+            checkpoints = Checkpoints(folder / "checkpoints", read_only=True)
+            trained.read_states(trained.read_experiment(folder), checkpoints, step)
+    finish(start(tree, folder, **often))
+    assert logged_steps(folder) == list(range(1, STEPS + 1))
+    finish(start(tree, tmp_path / "whole", **often))
+    for a, b in zip(jax.tree.leaves(last_state(tmp_path / "whole")), jax.tree.leaves(last_state(folder)), strict=True):
+        np.testing.assert_array_equal(a, b)

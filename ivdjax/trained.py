@@ -1,0 +1,175 @@
+"""What a finished training is good for: it is read from its folder, segments cases, and is passed on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from ivdjax import config, files, models
+from ivdjax.config import Experiment
+from ivdjax.data import cache, dataset, nifti
+from ivdjax.data.dataset import Case
+from ivdjax.errors import DataError, UsageError
+from ivdjax.inference import predict, weights
+from ivdjax.training import loop
+from ivdjax.training.checkpoint import Checkpoints
+from ivdjax.training.state import Params, State
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Trained networks, one or several that answer together, and what they must know of their data."""
+
+    experiment: Experiment
+    params: tuple[Params, ...]
+
+    def predict(
+        self, case: Case, out: Path, channels: Sequence[str] | None = None, members: Sequence[int] | None = None
+    ) -> None:
+        """Segment a case and write the mask to `out` on the grid of the case's first image.
+
+        Args:
+            case: its label, if it has one, is not read.
+            out: file to write; the probabilities of several networks are averaged.
+            channels: names of the case's images, where they are not all of the network's (see `accept`).
+            members: numbers of the networks to ask; all by default.
+
+        Raises:
+            DataError: an image cannot be read.
+            UsageError: the network cannot do with these channels.
+        """
+        known = self.experiment.data.channels
+        columns = self.accept(known if channels is None else channels)
+        image_ZxHxWxC, _, _, _ = dataset.load(replace(case, label=None))
+        data = self.experiment.data
+        normalised_ZxHxWxC = np.zeros((*image_ZxHxWxC.shape[:3], len(known)), np.float32)
+        normalised_ZxHxWxC[..., columns] = cache.normalise(image_ZxHxWxC, data.clip_percentiles)
+        present_C = None
+        if self.experiment.subsets:
+            present_C = np.isin(np.arange(len(known)), columns).astype(np.float32)
+        asked = range(len(self.params)) if members is None else members
+        chances_ZxHxWxN = sum(
+            predict.probability(
+                self.experiment.model,
+                self.params[member],
+                normalised_ZxHxWxC,
+                data.slices,
+                self.experiment.predict,
+                present_C,
+            )
+            for member in asked
+        )
+        nifti.write_mask(predict.mask(chances_ZxHxWxN), case.images[0], out)
+
+    def channels_in(self, source: Path) -> tuple[str, ...]:
+        """Channels to segment the cases of a folder from: the network's, or those of them that every case has.
+
+        Raises:
+            DataError: the folder cannot be listed, or its cases do not have the same channels.
+        """
+        known = self.experiment.data.channels
+        if not self.experiment.subsets:
+            return known
+        found = dataset.survey(source, known)
+        sets = {name: tuple(c for c in known if c in images) for name, images in found.images.items()}
+        first = next(iter(sets), None)
+        for name, there in sets.items():
+            if there != sets[first]:
+                raise DataError(
+                    f"{source}: case {first} has {', '.join(sets[first])} but case {name} {', '.join(there)}; say "
+                    "which to use of all with --channels"
+                )
+        return sets[first] if first is not None else known
+
+    def accept(self, channels: Sequence[str]) -> list[int]:
+        """Places of the named channels among the network's.
+
+        Raises:
+            UsageError: a channel the network does not know, or absent channels and a network trained with all.
+        """
+        known = self.experiment.data.channels
+        if not channels or not set(channels) <= set(known) or len(set(channels)) < len(channels):
+            raise UsageError(
+                f"--channels {' '.join(channels)}: the network knows {', '.join(known)}; name some of these"
+            )
+        if len(channels) < len(known) and not self.experiment.subsets:
+            raise UsageError(
+                f"--channels {' '.join(channels)}: this run was trained with all of {', '.join(known)}; use one "
+                "trained with --augment.channel-dropout above 0"
+            )
+        return [known.index(name) for name in channels]
+
+    def only(self) -> Params:
+        """Weights of the one network.
+
+        Raises:
+            UsageError: there are several.
+        """
+        if len(self.params) > 1:
+            raise UsageError(
+                f"the run has {len(self.params)} networks (--folds all, --seeds); name one that was trained alone"
+            )
+        return self.params[0]
+
+
+def load(folder: Path, checkpoint: str | None = None) -> Trained:
+    """Read a run's experiment and a checkpoint, `last` or `best` or as the experiment says; or weights without a run.
+
+    Raises:
+        DataError: the folder is neither that of a run nor of weights, or it has no checkpoint.
+    """
+    experiment = read_experiment(folder)
+    if (folder / weights.FILE).exists():
+        return Trained(experiment, (weights.read(folder / weights.FILE),))
+    if not (folder / "checkpoints").is_dir():
+        raise DataError(f"{folder}: has no checkpoints; train the run first")
+    checkpoints = Checkpoints(folder / "checkpoints", read_only=True)
+    wanted = checkpoint if checkpoint is not None else experiment.predict.checkpoint
+    step = checkpoints.best if wanted == "best" else checkpoints.latest
+    if step is None:
+        raise DataError(f"{folder / 'checkpoints'}: no checkpoint yet; train the run further")
+    return Trained(experiment, tuple(state.mean_params for state in read_states(experiment, checkpoints, step)))
+
+
+def read_states(experiment: Experiment, checkpoints: Checkpoints, step: int) -> list[State]:
+    """States of a run's networks after a step, as NumPy arrays.
+
+    Raises:
+        DataError: the checkpoint is not of this experiment, or cannot be read.
+    """
+    shapes_F = jax.eval_shape(lambda: loop.initial_state(experiment, [0] * checkpoints.networks(step)))
+    blank = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes_F)
+    return loop.split_members(checkpoints.restore(step, blank))
+
+
+def release(folder: Path, out: Path, checkpoint: str | None = None) -> None:
+    """Write a run's weights to a folder of their own, small enough to pass on (see `inference.weights`).
+
+    Raises:
+        DataError: as `load`.
+        UsageError: the run has several networks.
+    """
+    trained = load(folder, checkpoint)
+    weights.write(out / weights.FILE, trained.only())
+    # Where the run's own start lay says nothing elsewhere.
+    files.write_json(out / "config.json", config.to_dict(replace(trained.experiment, init_from=None)))
+
+
+def read_experiment(folder: Path) -> Experiment:
+    """Read the experiment of a run's folder from its `config.json`.
+
+    Raises:
+        DataError: the file is missing, damaged or of another version.
+    """
+    path = folder / "config.json"
+    fields = files.read_json(path)
+    network = fields.get("model")
+    network = dict(network) if isinstance(network, dict) else {}
+    kind = getattr(models, str(network.pop("network", "")), None)
+    if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+        raise DataError(f"{path}: names no network of ivdjax.models; was it written by another version of ivdjax?")
+    fields["model"] = config.from_dict(kind, network, f"{path}: model")
+    return config.from_dict(Experiment, fields, str(path))
