@@ -255,8 +255,10 @@ class BenchVerb:
 
     def __call__(self) -> int:
         """Do it and return the exit code."""
+        from ivdjax import memory
         from ivdjax.bench import report
 
+        memory.keep_freed()
         result = report.run()
         if self.json is not None:
             files.write_json(self.json, result)
