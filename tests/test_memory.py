@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from ivdjax import memory
 if sys.argv[1] == "keep":
     memory.keep_freed()
-# The 64 MB of a result, which is freed at once, are more than an allocator keeps by itself.
-double = jax.jit(lambda x: 2 * x)
+# The 64 MB of what is summed, which are freed within the call, are more than an allocator keeps by itself.
+double = jax.jit(lambda x: jax.lax.optimization_barrier(2 * x).sum())
 x = jnp.ones(2**24)
 counts = []
 for _ in range(4):
