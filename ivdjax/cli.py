@@ -246,6 +246,25 @@ class ReportVerb:
         return 0
 
 
+@dataclass(frozen=True)
+class BenchVerb:
+    """Measure how fast this machine trains and predicts; minutes, in which it should have little else to do."""
+
+    json: Path | None = None
+    """Also write the figures to this file."""
+
+    def __call__(self) -> int:
+        """Do it and return the exit code."""
+        from ivdjax import memory
+        from ivdjax.bench import report
+
+        memory.keep_freed()
+        result = report.run()
+        if self.json is not None:
+            files.write_json(self.json, result)
+        return 0
+
+
 def main() -> None:
     """Run the `ivdjax` command."""
     command = partial(tyro.cli, _Verb, prog="ivdjax", description="Intervertebral discs in Dixon MRI.")
@@ -260,6 +279,7 @@ _Verb = (
     | Annotated[EvaluateVerb, tyro.conf.subcommand("evaluate")]
     | Annotated[MeasureVerb, tyro.conf.subcommand("measure")]
     | Annotated[ReportVerb, tyro.conf.subcommand("report")]
+    | Annotated[BenchVerb, tyro.conf.subcommand("bench")]
 )
 
 

@@ -31,6 +31,8 @@ class UNet(nn.Module):
     """Also learn from logits at the coarser resolutions of the decoder."""
     dtype: Precision = "float32"
     """Type of the arithmetic; parameters, norms and logits stay in float32."""
+    remat: bool = False
+    """Compute each block's inside again for the gradients instead of keeping it: less memory, a third more work."""
 
     @nn.compact
     def __call__(self, stack_BxKxHxWxC: Array, present_BxC: Array | None = None) -> Array:
@@ -52,17 +54,19 @@ class UNet(nn.Module):
         x_BxHxWxF = jnp.pad(x_BxHxWxF, padding, mode="edge")
 
         absent_BxC = None if present_BxC is None else 1 - present_BxC
+        block = nn.remat(ConvBlock) if self.remat else ConvBlock
         skips = []
         for level, features in enumerate(self.features):
             if level:
                 x_BxHxWxF = Downsample(features, self.dtype)(x_BxHxWxF)
-            x_BxHxWxF = ConvBlock(features, self.depth, self.dtype)(x_BxHxWxF, absent_BxC)
+            x_BxHxWxF = block(features, self.depth, self.dtype, name=f"ConvBlock_{level}")(x_BxHxWxF, absent_BxC)
             skips.append(x_BxHxWxF)
         skips.pop()
         for level in reversed(range(len(skips))):
             features = self.features[level]
             x_BxHxWxF = jnp.concatenate([Upsample(features, self.dtype)(x_BxHxWxF), skips[level]], -1)
-            x_BxHxWxF = ConvBlock(features, self.decoder_depth, self.dtype)(x_BxHxWxF)
+            name = f"ConvBlock_{2 * len(skips) - level}"
+            x_BxHxWxF = block(features, self.decoder_depth, self.dtype, name=name)(x_BxHxWxF)
             if self.deep_supervision and level:
                 coarse_BxHxWxN = nn.Dense(self.classes, name=f"coarse_logits_{level}")(x_BxHxWxF.astype(jnp.float32))
                 self.sow(*COARSE_LOGITS, coarse_BxHxWxN, reduce_fn=lambda old, new: (new, *old), init_fn=tuple)

@@ -35,23 +35,25 @@ def augment(
         stack_KxHxWxC = contrast.remix(mixing, stack_KxHxWxC, channels, config)
     if config.rotation_degrees or config.log_scale or config.log_stretch or config.shift_voxels:
         stack_KxHxWxC, label_HxW = affine(geometry, stack_KxHxWxC, label_HxW, config)
-    reverse = jax.random.bernoulli(flip, config.flip)
-    stack_KxHxWxC = jnp.where(reverse, stack_KxHxWxC[::-1], stack_KxHxWxC)
+    if config.flip:
+        reverse = jax.random.bernoulli(flip, config.flip)
+        stack_KxHxWxC = jnp.where(reverse, stack_KxHxWxC[::-1], stack_KxHxWxC)
     if config.blur_voxels or config.blur_through:
         stack_KxHxWxC = contrast.blur(blur, stack_KxHxWxC, config)
-
-    low_C, high_C = stack_KxHxWxC.min((0, 1, 2)), stack_KxHxWxC.max((0, 1, 2))
-    range_C = jnp.maximum(high_C - low_C, 1e-3)
-    unit_KxHxWxC = (stack_KxHxWxC - low_C) / range_C
-    if config.decay:
-        unit_KxHxWxC = contrast.decay(fading, unit_KxHxWxC, channels, config)
-    if config.bias:
-        unit_KxHxWxC = contrast.bias_field(bias, unit_KxHxWxC, config)
-    if config.curve or config.invert:
-        unit_KxHxWxC = contrast.curve(bend, unit_KxHxWxC, config)
-    if config.noise:
-        unit_KxHxWxC = add_noise(grain, unit_KxHxWxC, range_C, config)
-    stack_KxHxWxC = change_tone(tone, unit_KxHxWxC, low_C, range_C, config)
+    shading = config.decay or config.bias or config.curve or config.invert or config.noise
+    if shading or config.gain or config.offset or config.log_gamma:
+        low_C, high_C = stack_KxHxWxC.min((0, 1, 2)), stack_KxHxWxC.max((0, 1, 2))
+        range_C = jnp.maximum(high_C - low_C, 1e-3)
+        unit_KxHxWxC = (stack_KxHxWxC - low_C) / range_C
+        if config.decay:
+            unit_KxHxWxC = contrast.decay(fading, unit_KxHxWxC, channels, config)
+        if config.bias:
+            unit_KxHxWxC = contrast.bias_field(bias, unit_KxHxWxC, config)
+        if config.curve or config.invert:
+            unit_KxHxWxC = contrast.curve(bend, unit_KxHxWxC, config)
+        if config.noise:
+            unit_KxHxWxC = add_noise(grain, unit_KxHxWxC, range_C, config)
+        stack_KxHxWxC = change_tone(tone, unit_KxHxWxC, low_C, range_C, config)
     stack_KxHxWxC, present_C = contrast.drop_channels(loss, stack_KxHxWxC, config)
     return stack_KxHxWxC, label_HxW, present_C
 

@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,6 +56,25 @@ def test_bfloat16_computes_about_the_same_with_float32_parameters():
     full = SMALL.apply(params, stack_BxKxHxWxC)
     error = np.abs(half.apply(params, stack_BxKxHxWxC) - full)
     assert 0 < error.mean() < 0.05 * np.abs(full).mean() + 0.02
+
+
+def test_recomputing_blocks_gives_the_same_gradients_and_keeps_less():
+    stack_BxKxHxWxC = stack((2, 3, 32, 32, 2))
+    params = SMALL.init(jax.random.key(0), stack_BxKxHxWxC, jnp.ones((2, 2)))
+    assert jax.tree.structure(params) == jax.tree.structure(
+        SMALL.clone(remat=True).init(jax.random.key(0), stack_BxKxHxWxC, jnp.ones((2, 2)))
+    )
+
+    def loss(model, params):
+        return jnp.square(model.apply(params, stack_BxKxHxWxC, jnp.ones((2, 2)))).mean()
+
+    gradients, kept = [], []
+    for model in (SMALL, SMALL.clone(remat=True)):
+        gradients.append(jax.jit(jax.grad(partial(loss, model)))(params))
+        residuals = jax.eval_shape(lambda params, model=model: jax.vjp(partial(loss, model), params)[1], params)
+        kept.append(sum(leaf.size for leaf in jax.tree.leaves(residuals)))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), *gradients)
+    assert kept[1] < 0.6 * kept[0]
 
 
 def test_instance_norm_gives_each_sample_and_feature_mean_zero_and_deviation_one():
