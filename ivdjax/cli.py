@@ -302,9 +302,10 @@ def experiment(default: Experiment, module_doc: str) -> None:
 
     def command() -> int:
         told = tyro.cli(_ExperimentCommand, default=_ExperimentCommand(default), description=module_doc)
-        from ivdjax import run
+        from ivdjax import memory, run
         from ivdjax.training import distributed, preemption
 
+        memory.keep_freed()
         if told.distributed is not None:
             distributed.start(told.distributed, told.processes, told.process)
         elif told.processes is not None or told.process is not None:

@@ -22,6 +22,8 @@ def stop_on_sigterm() -> None:
 
 
 def _stop(_signal: int, _frame: FrameType | None) -> None:
+    # Some schedulers ask twice; stopping takes a moment and is not to be stopped.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise Preempted("stopped by SIGTERM; the same command goes on")
 
 

@@ -82,8 +82,9 @@ def test_the_commands_exit_code_is_kept(tmp_path, code):
 
 
 def logged(folder):
+    """Steps in the log; what was done again after a loss stands there twice."""
     log = folder / "log"
-    return [int(line) for line in log.read_text().split()] if log.exists() else []
+    return list(dict.fromkeys(int(line) for line in log.read_text().split())) if log.exists() else []
 
 
 def lose_a_machine(folder, copies, steps):

@@ -1,0 +1,110 @@
+"""All folds in one run: every case is held out once, and segmented by the networks that have not seen it."""
+
+import csv
+import dataclasses
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from ivdjax import run, trained
+from ivdjax.config import Augment, Data, Experiment, Fresh, Predict, Train
+from ivdjax.data import dataset
+from ivdjax.errors import UsageError
+from ivdjax.models import UNet
+from ivdjax.training.logbook import read
+
+NAMES = ("01", "02", "03")
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    """Three subjects of noise with two bright boxes, two networks a fold."""
+    root, rng = tmp_path_factory.mktemp("tree"), np.random.default_rng(0)
+    affine = np.diag([2.0, -1.25, -1.25, 1.0])[[0, 2, 1, 3]]
+    for name in NAMES:
+        label = np.zeros((6, 32, 32), np.uint8)
+        label[1:5, 4:12, 8:24] = label[1:5, 18:26, 8:24] = 1
+        image = (100 + 300 * label.astype(int) + rng.normal(0, 50, label.shape)).clip(0).astype(np.int16)
+        (root / name).mkdir()
+        nib.save(nib.Nifti1Image(image, affine), root / name / f"{name}_t2.nii.gz")
+        nib.save(nib.Nifti1Image(label, affine), root / name / f"{name}_Labels.nii.gz")
+    return Experiment(
+        name="tiny",
+        model=UNet(features=(4, 8)),
+        data=Data(root=root, channels=("t2",), subjects="single", slices=3, window=(24, 24)),
+        augment=Augment(swap=0, decay=0, bias=0, blur_voxels=0, blur_through=0, log_gamma=0),
+        train=Train(steps=4, batch_size=4, log_every=2, validate_every=0, checkpoint_every=2),
+        predict=Predict(flip=False),
+        folds="all",
+        seeds=2,
+        run_dir=root.parent / "run",
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(experiment):
+    run.run(experiment)
+    return experiment.folder
+
+
+def test_every_case_is_held_out_by_its_own_networks(folder):
+    splits = json.loads((folder / "splits.json").read_text())
+    assert [(split["held_out"], split["seed"]) for split in splits] == [([n], s) for n in NAMES for s in (0, 1)]
+    for split in splits:
+        assert sorted(split["learn"] + split["held_out"]) == list(NAMES)
+    with (folder / "scores.csv").open() as file:
+        assert {row["case"] for row in csv.DictReader(file)} == set(NAMES)
+    rows = [row for row in read(folder / "log.jsonl") if row["kind"] == "train"]
+    assert [row["step"] for row in rows] == [2, 4]
+    for row in rows:
+        assert row["loss"] == pytest.approx(np.mean([row[f"loss_{network}"] for network in range(6)]))
+    report = (folder / "report.html").read_text()
+    assert "6; a case is segmented by those that have not seen it" in report
+    assert "2 cases of 2 subjects" in report
+
+
+def test_a_case_is_segmented_by_those_that_have_not_seen_it(folder, experiment, tmp_path):
+    networks = trained.load(folder)
+    assert len(networks.params) == 6
+    for fold, case in enumerate(dataset.discover(experiment.data.root, ("t2",))):
+        networks.predict(case, tmp_path / "own.nii.gz", members=[2 * fold, 2 * fold + 1])
+        networks.predict(case, tmp_path / "all.nii.gz")
+        own, every, made = (
+            np.asarray(nib.load(path).dataobj)
+            for path in (
+                tmp_path / "own.nii.gz",
+                tmp_path / "all.nii.gz",
+                folder / "predictions" / f"{case.name}.nii.gz",
+            )
+        )
+        np.testing.assert_array_equal(own, made)
+        assert not np.array_equal(own, every)
+    with pytest.raises(UsageError, match="the run has 6 networks"):
+        networks.only()
+
+
+def test_the_finished_run_is_left_as_it_is(folder, experiment, capfd):
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    run.run(experiment)
+    assert "Finished already" in capfd.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data": {"hold_out": ("01",)}}, "--folds all and --data.hold-out"),
+        ({"data": {"fresh": Fresh(per_step=1), "channels": ("wat",)}}, "--folds all: phantoms"),
+        ({"data": {"folds": 4}}, "3 subject"),
+        ({"seeds": 0}, "--seeds is 1 or more"),
+    ],
+)
+def test_what_has_no_folds_is_refused_before_anything_is_written(experiment, tmp_path, change, message):
+    change = dict(change)
+    data = dataclasses.replace(experiment.data, **change.pop("data", {}))
+    wrong = dataclasses.replace(experiment, data=data, run_dir=tmp_path / "new", **change)
+    with pytest.raises(UsageError, match=message):
+        run.run(wrong)
+    assert not (tmp_path / "new").exists()
