@@ -50,7 +50,7 @@ def measure(measured: Sizes) -> Step:
         from ivdjax.bench import torch_unet
 
         calls["pytorch"] = torch_unet.train_step(experiment, jax.device_get(start.params), batch)
-    taken = shortest(calls, measured.rounds)
+    taken = shortest(calls, 3 * measured.rounds)
     device = floor.measure(experiment.model.dtype)
     return Step(taken["ours"], taken.get("pytorch"), floor.seconds(work, device), work, device)
 
