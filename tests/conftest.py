@@ -4,6 +4,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -40,3 +41,18 @@ def made_case(seed: int, shape=(5, 40, 36), channels=1) -> CachedCase:
 @pytest.fixture
 def made_cases():
     return [made_case(seed) for seed in range(3)]
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory):
+    """Three subjects of noise with two bright boxes for discs, in one channel, `t2`."""
+    root, rng = tmp_path_factory.mktemp("tree"), np.random.default_rng(0)
+    affine = np.diag([2.0, -1.25, -1.25, 1.0])[[0, 2, 1, 3]]
+    for name in ("01", "02", "03"):
+        label = np.zeros((6, 32, 32), np.uint8)
+        label[1:5, 4:12, 8:24] = label[1:5, 18:26, 8:24] = 1
+        image = (100 + 300 * label.astype(int) + rng.normal(0, 50, label.shape)).clip(0).astype(np.int16)
+        (root / name).mkdir()
+        nib.save(nib.Nifti1Image(image, affine), root / name / f"{name}_t2.nii.gz")
+        nib.save(nib.Nifti1Image(label, affine), root / name / f"{name}_Labels.nii.gz")
+    return root

@@ -3,11 +3,9 @@
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 from functools import partial
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -19,16 +17,16 @@ from ivdjax.data.stacks import Volumes
 from ivdjax.errors import UsageError
 from ivdjax.training import loop, optimizer, parallel
 from ivdjax.training.checkpoint import Checkpoints
-from ivdjax.training.logbook import read
 from ivdjax.training.step import train_step
+from tests import runs
 from tests.training.on_devices import MEMBERS, run, tiny
 
-ROOT = Path(__file__).parents[2]
+ROOT = runs.ROOT
 
 
-def launch(folder, devices, runs, *more):
+def launch(folder, devices, trainings, *more):
     """Start a process with so many devices."""
-    words = [f"{name}={json.dumps(settings)}" for name, settings in runs.items()]
+    words = [f"{name}={json.dumps(settings)}" for name, settings in trainings.items()]
     flags = f"--xla_force_host_platform_device_count={devices}"
     return subprocess.Popen(
         [sys.executable, "-m", "tests.training.on_devices", folder, *words, *map(str, more)],
@@ -40,18 +38,11 @@ def launch(folder, devices, runs, *more):
     )
 
 
-def finish(*processes):
-    for process in processes:
-        output, _ = process.communicate(timeout=300)
-        assert process.returncode == 0, output
-
-
 def losses(folder):
-    """Loss of every step; a row a step, a column a network."""
-    rows = [row for row in read(folder / "log.jsonl") if row["kind"] == "train"]
-    assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
-    networks = sorted(name for name in rows[0] if re.fullmatch(r"loss_\d", name)) or ["loss"]
-    return np.array([[row[name] for name in networks] for row in rows])
+    """Loss of every step."""
+    logged = runs.losses(folder)
+    assert list(logged) == list(range(1, len(logged) + 1))
+    return np.array(list(logged.values()))
 
 
 def states(folder, step=20, experiment=None):
@@ -76,14 +67,14 @@ def one(tmp_path_factory):
 def eight(tmp_path_factory):
     """The same runs on eight devices."""
     folder = tmp_path_factory.mktemp("eight")
-    runs = {
+    trainings = {
         "jit": {},
         "pmap": {"parallel": "pmap"},
         "half": {"until": 10},
         "pmap-half": {"until": 10, "parallel": "pmap"},
         "four": {"members": [0, 1, 2, 3], "steps": 50, "log_every": 5, "steps_per_call": 5},
     }
-    finish(launch(folder, 8, runs))
+    assert runs.ended(launch(folder, 8, trainings)) == [0]
     return folder
 
 
@@ -105,13 +96,12 @@ def test_what_eight_devices_began_one_goes_on_with(one, eight, name):
 
 
 def test_two_processes_train_as_one_and_take_over_from_other_devices(one, eight, tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        where = f"127.0.0.1:{free.getsockname()[1]}"
+    where = f"127.0.0.1:{runs.free_port()}"
     run(tmp_path / "began", until=10)
-    runs = {"jit": {"residency": "host"}, "pmap": {"parallel": "pmap", "residency": "host"}, "began": {}}
-    finish(*(launch(tmp_path, 4, runs, "--distributed", where, 2, process) for process in range(2)))
-    for name in runs:
+    trainings = {"jit": {"residency": "host"}, "pmap": {"parallel": "pmap", "residency": "host"}, "began": {}}
+    processes = [launch(tmp_path, 4, trainings, "--distributed", where, 2, process) for process in range(2)]
+    assert runs.ended(*processes) == [0, 0]
+    for name in trainings:
         np.testing.assert_allclose(losses(tmp_path / name), losses(one / "single"), atol=1e-5)
         assert_close(states(tmp_path / name), states(one / "single"), 1e-4)
 
