@@ -12,7 +12,8 @@ import numpy as np
 
 from ivdjax.bench import sizes
 from ivdjax.bench.sizes import Sizes
-from ivdjax.bench.timing import shortest
+from ivdjax.bench.timing import least, seconds
+from ivdjax.config import Data
 from ivdjax.data import pipeline, stacks
 from ivdjax.data.cache import CachedCase
 from ivdjax.data.pipeline import Batch
@@ -29,8 +30,8 @@ def measure(measured: Sizes) -> dict[str, float]:
     """
     with TemporaryDirectory() as folder:
         cases = _cases(measured, Path(folder))
-        taken = shortest(_loops(measured, cases), max(measured.rounds // 2, 2))
-        copied = shortest(_makings(measured, cases), measured.rounds)
+        taken = least(_loops(measured, cases), max(measured.rounds // 2, 2))
+        copied = least(_makings(measured, cases), measured.rounds)
     return {
         "pipeline_resident": taken["fixed"] / taken["resident"],
         "pipeline_host": taken["fixed"] / taken["host"],
@@ -38,8 +39,11 @@ def measure(measured: Sizes) -> dict[str, float]:
     }
 
 
-def _loops(measured: Sizes, cases: list[CachedCase]) -> dict[str, Callable[[], Any]]:
-    """Training steps as `training.loop` makes them, from each source of batches."""
+def _loops(measured: Sizes, cases: list[CachedCase]) -> dict[str, Callable[[], float]]:
+    """Training steps as `training.loop` makes them, from each source of batches.
+
+    Steps before those that are timed use up what was made ahead while others were timed.
+    """
     experiment, data, steps = measured.experiment, measured.experiment.data, measured.steps
     spread = parallel.spread(experiment.train, 1)
     step = spread.compile(partial(train_step, experiment, optimizer.create(experiment.optimizer, 1000)))
@@ -52,19 +56,23 @@ def _loops(measured: Sizes, cases: list[CachedCase]) -> dict[str, Callable[[], A
     key_F = spread.make(lambda: jnp.stack([jax.random.key(0)]))
     start = spread.make(partial(loop.initial_state, experiment, [0]))
 
-    def loop_over(batches: Iterator[Any], volumes: Any, per_call: int) -> Callable[[], Any]:
+    def loop_over(batches: Iterator[Any], volumes: Any, per_call: int) -> Callable[[], float]:
         state = jax.tree.map(jnp.copy, start)  # a step gives its state's memory away
 
-        def call() -> Any:
+        def make(steps: int) -> Any:
             nonlocal state
             recent = []
-            for _ in range(steps // per_call):
+            for _ in range(0, steps, per_call):
                 state, metrics = step(state, next(batches), volumes, key_F)
                 recent.append(metrics)
                 jax.block_until_ready(recent[-3:-2])
             return recent[-1]
 
-        return call
+        def timing() -> float:
+            jax.block_until_ready(make(_made_ahead(data)))
+            return seconds(partial(make, steps))
+
+        return timing
 
     def shipped(iterator: Iterator[Batch], per_call: int) -> Iterator[Any]:
         while True:
@@ -79,25 +87,34 @@ def _loops(measured: Sizes, cases: list[CachedCase]) -> dict[str, Callable[[], A
     }
 
 
-def _makings(measured: Sizes, cases: list[CachedCase]) -> dict[str, Callable[[], Any]]:
-    """Making of so many batches that those made ahead of a timing do not count, and a copy of the same bytes."""
+def _makings(measured: Sizes, cases: list[CachedCase]) -> dict[str, Callable[[], float]]:
+    """Making of batches, and copies of the same bytes between arrays that are too many for the caches."""
     data = measured.experiment.data
     places = pipeline.places(cases, _members(cases), data, measured.experiment.train.batch_size)
     batches = pipeline.gathered(places, cases, data)
-    count = 10 * (data.threads + 2)
-    source = next(batches)
-    target = {name: np.ones_like(array) for name, array in source.items()}
+    sources = [next(batches) for _ in range(8)]
+    targets = [{name: np.ones_like(array) for name, array in source.items()} for source in sources]
 
     def make() -> None:
-        for _ in range(count):
+        for _ in range(4 * len(sources)):
             next(batches)
 
     def copy() -> None:
-        for _ in range(count):
+        for source, target in 4 * list(zip(sources, targets, strict=True)):
             for name, array in source.items():
                 np.copyto(target[name], array)
 
-    return {"pipeline": make, "copy": copy}
+    def timing() -> float:
+        for _ in range(_made_ahead(data)):
+            next(batches)
+        return seconds(make)
+
+    return {"pipeline": timing, "copy": partial(seconds, copy)}
+
+
+def _made_ahead(data: Data) -> int:
+    """More batches than the pipeline makes before they are asked for."""
+    return data.threads + 3
 
 
 def _cases(measured: Sizes, folder: Path) -> list[CachedCase]:

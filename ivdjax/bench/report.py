@@ -115,6 +115,8 @@ def _print_setting(machine: dict[str, Any], measured: Sizes) -> None:
     print(f"Python {machine['python']}, jax {machine['jax']}{torch}; load average {machine['load']} at the start")
     shape = (measured.experiment.train.batch_size, data.slices, *data.window, len(data.channels))
     features = ", ".join(str(n) for n in model.features)
+    if machine["load"] > 0.5 * machine["cores"]:
+        print("Other work runs on this machine: times are too long, and ratios uncertain.")
     print(f"U-Net of {features} features in {model.dtype}, batch {' x '.join(str(n) for n in shape)}\n", flush=True)
 
 

@@ -24,10 +24,10 @@ class Sizes:
     """Voxels along Z, H, W of a case."""
     cases: int = 16
     """Cases that the pipeline reads."""
-    rounds: int = 10
+    rounds: int = 8
     """Timings of each thing, of which the shortest counts."""
-    steps: int = 10
-    """Training steps in one timing of the pipeline."""
+    steps: int = 8
+    """Training steps in one timing of the pipeline, a multiple of those of one call."""
 
 
 CPU = Sizes(Experiment(name="bench", model=UNet(), data=Data(slices=5, window=(160, 160)), train=Train(batch_size=8)))

@@ -1,5 +1,6 @@
 """A training step on one fixed batch, without augmentation, on one device: ours, and PyTorch's beside it."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -44,10 +45,12 @@ def measure(measured: Sizes) -> Step:
     work = floor.layers(partial(train_step, experiment, _transform(experiment)), start, batch, None, jax.random.key(0))
     calls = {"ours": compiled(experiment, batch, start)}
     if find_spec("torch") is not None:
+        # By default its threads wait busily for each other, which takes many times as long beside other work.
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         from ivdjax.bench import torch_unet
 
         calls["pytorch"] = torch_unet.train_step(experiment, jax.device_get(start.params), batch)
-    taken = shortest(calls, measured.rounds)
+    taken = shortest(calls, 3 * measured.rounds)
     device = floor.measure(experiment.model.dtype)
     return Step(taken["ours"], taken.get("pytorch"), floor.seconds(work, device), work, device)
 
