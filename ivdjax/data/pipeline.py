@@ -1,12 +1,14 @@
-"""The grain pipeline: shuffle, repeat, batch, gather; its iterator is part of a checkpoint.
+"""The grain pipeline: steps in, batches out, made ahead of their use; its iterator is part of a checkpoint.
 
-A record is a training step: the places, case by case and slice by slice, of every sample that the step's networks
-learn from. Where the volumes lie on the accelerator, that is all that is shipped. Where they do not, each process then
-cuts the stacks of its own share. Either way the batches are the same, whatever the number of processes.
+A record is a training step, and what follows from its number: the places, case and slice and window, of every sample
+that the step's networks learn from. Where the volumes lie on the accelerator, that is all that is shipped. Where they
+do not, each process then cuts the stacks of its own share. Either way the batches are the same, whatever the number of
+processes.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import grain
 import numpy as np
@@ -24,44 +26,68 @@ _STEPS = 2**40  # more than any run has
 
 
 @dataclass(frozen=True)
-class Place:
-    """Turns the index of a slice into the place of a sample: case, slice, row and column of the window's corner.
+class Places:
+    """Turns the number of a step into the places of a network's samples: case, slice, row and column of the window.
 
-    With probability `foreground_share` the sample is moved to a random disc voxel of the same case, which the window
-    is centred on give or take a quarter of its size; otherwise its window lies anywhere in the slice.
+    Epoch by epoch every slice comes once, in a new order. With probability `foreground_share` a sample is moved to a
+    random disc voxel of the same case, which the window is centred on give or take a quarter of its size; otherwise its
+    window lies anywhere in the slice.
     """
 
+    seed: int
+    batch_size: int
     slices_Nx2: np.ndarray
-    shapes_HxW: tuple[tuple[int, int], ...]
-    foreground: tuple[np.ndarray, ...]
+    """Case and slice of each slice that is learnt from."""
+    shapes_Px2: np.ndarray
+    """Height and width of each case."""
+    voxels_Mx3: np.ndarray
+    """Disc voxels of all cases, one case after the other: slice, row, column."""
+    first_P: np.ndarray
+    """Where those of each case begin, and at the end where the last end."""
     window: tuple[int, int]
     foreground_share: float
 
-    def __call__(self, index: int, rng: np.random.Generator) -> np.ndarray:
-        """Return int32 [case, slice, row, column]."""
-        case, slice_ = self.slices_Nx2[index]
+    def __call__(self, step: int) -> np.ndarray:
+        """Return place_Bx4, int32: case, slice, row and column of the window's first voxel."""
+        B, N = self.batch_size, len(self.slices_Nx2)
+        rng = np.random.default_rng((self.seed, step))
+        samples = range(step * B, step * B + B)
+        number_B = [_order(self.seed, sample // N, N)[sample % N] for sample in samples]
+        place_Bx4 = np.empty((B, 4), np.int32)
+        place_Bx4[:, :2] = self.slices_Nx2[number_B]
+        case_B = place_Bx4[:, 0]
         # The room by which the window can move; negative where the slice is smaller than the window.
-        room = np.subtract(self.shapes_HxW[case], self.window)
-        voxels_Mx3 = self.foreground[case]
-        if rng.random() < self.foreground_share and len(voxels_Mx3):
-            slice_, *voxel = voxels_Mx3[rng.integers(len(voxels_Mx3))]
-            quarter = np.array(self.window) // 4
-            corner = np.array(voxel) - np.array(self.window) // 2 + rng.integers(-quarter, quarter + 1)
-            corner = np.clip(corner, np.minimum(room, 0), np.maximum(room, 0))
-        else:
-            corner = rng.integers(np.minimum(room, 0), np.maximum(room, 0) + 1)
-        return np.array([case, slice_, *corner], np.int32)
+        room_Bx2 = self.shapes_Px2[case_B] - self.window
+        low_Bx2, high_Bx2 = np.minimum(room_Bx2, 0), np.maximum(room_Bx2, 0)
+        place_Bx4[:, 2:] = rng.integers(low_Bx2, high_Bx2 + 1)
+        # Drawn for all, used for those that are moved, so that no sample's place depends on another's.
+        moved_B, share_B = rng.random(B) < self.foreground_share, rng.random(B)
+        quarter_2, half_2 = np.array(self.window) // 4, np.array(self.window) // 2
+        shift_Bx2 = rng.integers(-quarter_2, quarter_2 + 1, (B, 2))
+        first_B, count_B = self.first_P[case_B], self.first_P[case_B + 1] - self.first_P[case_B]
+        moved_B &= count_B > 0
+        voxel_Lx3 = self.voxels_Mx3[(first_B + (share_B * count_B).astype(int))[moved_B]]
+        place_Bx4[moved_B, 1] = voxel_Lx3[:, 0]
+        corner_Lx2 = voxel_Lx3[:, 1:] - half_2 + shift_Bx2[moved_B]
+        place_Bx4[moved_B, 2:] = np.clip(corner_Lx2, low_Bx2[moved_B], high_Bx2[moved_B])
+        return place_Bx4
+
+
+@lru_cache(maxsize=64)
+def _order(seed: int, epoch: int, N: int) -> np.ndarray:
+    # Three numbers where a step's own generator has two: never the same stream.
+    return np.random.default_rng((seed, epoch, N)).permutation(N)
 
 
 @dataclass(frozen=True)
-class Places:
-    """Turns the number of a step into the places of its samples, place_FxBx4."""
+class AllPlaces:
+    """Turns the number of a step into the places of all networks' samples."""
 
-    members: tuple[grain.MapDataset, ...]
+    members: tuple[Places, ...]
 
     def __call__(self, step: int) -> np.ndarray:
-        """Return int32 (F, B, 4)."""
-        return np.stack([member[step] for member in self.members])
+        """Return place_FxBx4, int32."""
+        return np.stack([member(step) for member in self.members])
 
 
 @dataclass(frozen=True)
@@ -117,7 +143,7 @@ def _numbers(shape_FxB: tuple[int, int], share: Share) -> Batch:
 
 
 def places(cases: Sequence[CachedCase], members: Sequence[Member], data: Data, batch_size: int) -> grain.MapDataset:
-    """Places of the samples of every step, place_FxBx4; epoch by epoch each slice comes once, in a new order.
+    """Places of the samples of every step, place_FxBx4.
 
     Args:
         cases: of the whole run.
@@ -125,15 +151,25 @@ def places(cases: Sequence[CachedCase], members: Sequence[Member], data: Data, b
         data: how samples are cut.
         batch_size: B of one network, over all processes.
     """
-    shapes = tuple(case.label_ZxHxW.shape for case in cases)
-    foreground = tuple(np.argwhere(case.label_ZxHxW).astype(np.int32) for case in cases)
-    steps = []
+    shapes_Px3 = np.array([case.label_ZxHxW.shape for case in cases])
+    voxels = [np.argwhere(case.label_ZxHxW).astype(np.int32) for case in cases]
+    first_P = np.cumsum([0, *map(len, voxels)])
+    every = []
     for member in members:
-        slices_Nx2 = np.array([(case, z) for case in member.learn for z in range(shapes[case][0])])
-        place = Place(slices_Nx2, tuple(s[1:] for s in shapes), foreground, data.window, data.foreground_share)
-        one = grain.MapDataset.range(len(slices_Nx2)).seed(member.seed).shuffle().repeat().random_map(place)
-        steps.append(one.batch(batch_size))
-    return grain.MapDataset.range(_STEPS).map(Places(tuple(steps)))
+        slices_Nx2 = np.array([(case, z) for case in member.learn for z in range(shapes_Px3[case, 0])])
+        every.append(
+            Places(
+                member.seed,
+                batch_size,
+                slices_Nx2,
+                shapes_Px3[:, 1:],
+                np.concatenate(voxels),
+                first_P,
+                data.window,
+                data.foreground_share,
+            )
+        )
+    return grain.MapDataset.range(_STEPS).map(AllPlaces(tuple(every)))
 
 
 def resident(step_places: grain.MapDataset, share: Share = WHOLE) -> grain.DatasetIterator[Batch]:

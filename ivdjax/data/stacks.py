@@ -26,24 +26,25 @@ def copy(volume_ZxHxWxC: np.ndarray, centre: int, corner: Sequence[int], out_KxH
         corner: row and column of the window's first voxel; may lie outside the volume.
         out_KxHxWxC: where to; its shape gives the number of slices, odd, and the window.
     """
-    Z = volume_ZxHxWxC.shape[0]
-    K = out_KxHxWxC.shape[0]
-    # Of each axis the part of the window that lies in the volume, or its nearest row where none does.
+    first_3 = (centre - out_KxHxWxC.shape[0] // 2, *corner)
+    # Of each axis the part of the stack that lies in the volume, or the nearest of it where none does.
     source, target = [], []
-    for first, size, whole in zip(corner, out_KxHxWxC.shape[1:3], volume_ZxHxWxC.shape[1:3], strict=True):
+    for first, size, whole in zip(first_3, out_KxHxWxC.shape, volume_ZxHxWxC.shape, strict=False):
         start = min(max(first, 0), whole - 1)
         stop = max(min(first + size, whole), start + 1)
         at = min(max(start - first, 0), size - 1)
         source.append(slice(start, stop))
         target.append(slice(at, at + stop - start))
-    rows, columns = target
-    for k in range(K):
-        out_HxWxC = out_KxHxWxC[k]
-        out_HxWxC[rows, columns] = volume_ZxHxWxC[min(max(centre + k - K // 2, 0), Z - 1), source[0], source[1]]
-        out_HxWxC[rows, : columns.start] = out_HxWxC[rows, columns.start : columns.start + 1]
-        out_HxWxC[rows, columns.stop :] = out_HxWxC[rows, columns.stop - 1 : columns.stop]
-        out_HxWxC[: rows.start] = out_HxWxC[rows.start]
-        out_HxWxC[rows.stop :] = out_HxWxC[rows.stop - 1]
+    slices, rows, columns = target
+    out_KxHxWxC[slices, rows, columns] = volume_ZxHxWxC[tuple(source)]
+    if columns.stop - columns.start < out_KxHxWxC.shape[2]:
+        out_KxHxWxC[slices, rows, : columns.start] = out_KxHxWxC[slices, rows, columns.start : columns.start + 1]
+        out_KxHxWxC[slices, rows, columns.stop :] = out_KxHxWxC[slices, rows, columns.stop - 1 : columns.stop]
+    if rows.stop - rows.start < out_KxHxWxC.shape[1]:
+        out_KxHxWxC[slices, : rows.start] = out_KxHxWxC[slices, rows.start : rows.start + 1]
+        out_KxHxWxC[slices, rows.stop :] = out_KxHxWxC[slices, rows.stop - 1 : rows.stop]
+    out_KxHxWxC[: slices.start] = out_KxHxWxC[slices.start]
+    out_KxHxWxC[slices.stop :] = out_KxHxWxC[slices.stop - 1]
 
 
 @struct.dataclass
