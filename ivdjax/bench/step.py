@@ -2,9 +2,9 @@
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from typing import Any
 
 import jax
@@ -44,9 +44,9 @@ def measure(measured: Sizes) -> Step:
     start = initial_state(experiment)
     work = floor.layers(partial(train_step, experiment, _transform(experiment)), start, batch, None, jax.random.key(0))
     calls = {"ours": compiled(experiment, batch, start)}
-    if find_spec("torch") is not None:
-        # By default its threads wait busily for each other, which takes many times as long beside other work.
-        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # By default PyTorch's threads wait busily for each other, which takes many times as long beside other work.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    with suppress(ModuleNotFoundError):
         from ivdjax.bench import torch_unet
 
         calls["pytorch"] = torch_unet.train_step(experiment, jax.device_get(start.params), batch)

@@ -9,13 +9,14 @@ import pytest
 
 from tests.runs import ended, free_port, losses, start
 
-SETTINGS = {"train.steps": 12, "train.validate-every": 0}
+SETTINGS = {"train.steps": 20, "train.validate-every": 0}
 
 
 def by_hand(tree, folder):
     where = f"127.0.0.1:{free_port()}"
+    settings = {**SETTINGS, "data.residency": "host"}
     return [
-        start(tree, folder, SETTINGS, "--distributed", where, "--processes", 2, "--process", process, devices=4)
+        start(tree, folder, settings, "--distributed", where, "--processes", 2, "--process", process, devices=4)
         for process in range(2)
     ]
 

@@ -95,15 +95,14 @@ def test_what_eight_devices_began_one_goes_on_with(one, eight, name):
     np.testing.assert_allclose(losses(eight / name), losses(one / "single"), atol=1e-5)
 
 
-def test_two_processes_train_as_one_and_take_over_from_other_devices(one, eight, tmp_path):
+def test_two_processes_train_as_one_by_pmap_too(one, tmp_path):
+    """What two processes do by jit is tested in tests/launch, from the command line."""
     where = f"127.0.0.1:{runs.free_port()}"
-    run(tmp_path / "began", until=10)
-    trainings = {"jit": {"residency": "host"}, "pmap": {"parallel": "pmap", "residency": "host"}, "began": {}}
+    trainings = {"pmap": {"parallel": "pmap", "residency": "host"}}
     processes = [launch(tmp_path, 4, trainings, "--distributed", where, 2, process) for process in range(2)]
     assert runs.ended(*processes) == [0, 0]
-    for name in trainings:
-        np.testing.assert_allclose(losses(tmp_path / name), losses(one / "single"), atol=1e-5)
-        assert_close(states(tmp_path / name), states(one / "single"), 1e-4)
+    np.testing.assert_allclose(losses(tmp_path / "pmap"), losses(one / "single"), atol=1e-5)
+    assert_close(states(tmp_path / "pmap"), states(one / "single"), 1e-4)
 
 
 def test_networks_beside_each_other_are_what_each_is_alone(eight, tmp_path):
