@@ -196,8 +196,9 @@ def _start(
                 for state, (params, mean_params) in zip(states, starts, strict=True)
             ]
     if experiment.data.fresh.per_step:
-        draw = partial(pool.create, step=step, data=experiment.data)
-        pools = spread.make(lambda: jax.lax.map(draw, _keys(members)))
+        # The step is an argument, so that a run that goes on finds the program compiled.
+        draw = partial(pool.create, data=experiment.data)
+        pools = spread.make(lambda at: jax.lax.map(partial(draw, step=at), _keys(members)), np.int32(step))
         states = [state.replace(pool=own) for state, own in zip(states, pools, strict=True)]
     return step, states
 
