@@ -154,8 +154,8 @@ def _check(experiment: Experiment) -> None:
     if data.root is None and not set(data.channels) <= dixon:
         wrong = ", ".join(data.channels)
         raise UsageError(f"--data.root: name the folder with the cases; the phantom has no channel {wrong}")
-    if experiment.seeds < 1 or train.steps_per_call < 0:
-        raise UsageError("--seeds is 1 or more, --train.steps-per-call 0 (for as many as is best) or more")
+    if experiment.seeds < 1 or experiment.seed < 0 or train.steps_per_call < 0:
+        raise UsageError("--seeds is 1 or more, --seed and --train.steps-per-call (0: as many as is best) 0 or more")
     if not data.fresh.per_step:
         return
     if experiment.folds == "all":

@@ -90,6 +90,7 @@ def test_the_finished_run_is_left_as_it_is(folder, experiment, capfd):
         ({"data": {"fresh": Fresh(per_step=1), "channels": ("wat",)}}, "--folds all: phantoms"),
         ({"data": {"folds": 4}}, "3 subject"),
         ({"seeds": 0}, "--seeds is 1 or more"),
+        ({"seed": -1}, "--seed and"),
     ],
 )
 def test_what_has_no_folds_is_refused_before_anything_is_written(experiment, tmp_path, change, message):
