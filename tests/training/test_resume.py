@@ -14,8 +14,7 @@ from ivdjax.training.checkpoint import Checkpoints
 from tests.runs import ended, losses, start
 
 STEPS = 40
-SETTINGS = {"train.steps": STEPS, "train.validate-every": 15}
-# How often the run of the last test is killed; more, if asked for.
+# How often the run is killed; more, if asked for.
 KILLS = int(os.environ.get("IVDJAX_KILLS", "3"))
 
 
@@ -24,42 +23,13 @@ def last_state(folder):
     return trained.read_states(trained.read_experiment(folder), checkpoints, checkpoints.latest)
 
 
-def test_a_run_killed_at_random_steps_ends_bit_for_bit_as_one_that_was_not(tree, tmp_path):
-    assert ended(start(tree, tmp_path / "whole", SETTINGS)) == [0]
-
-    seed = random.randrange(2**32)
-    print(f"kills drawn with seed {seed}")
-    for kill_after in sorted(random.Random(seed).sample(range(1, STEPS - 2), 2)):
-        process = start(tree, tmp_path / "killed", SETTINGS)
-        while process.poll() is None and max(losses(tmp_path / "killed"), default=0) < kill_after:
-            time.sleep(0.005)
-        process.kill()
-        process.communicate()
-        assert not (tmp_path / "killed" / "report.html").exists()
-    assert ended(start(tree, tmp_path / "killed", SETTINGS)) == [0]
-
-    whole, killed = (last_state(tmp_path / name) for name in ("whole", "killed"))
-    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(killed), strict=True):
-        np.testing.assert_array_equal(a, b)
-    assert list(losses(tmp_path / "killed")) == list(range(1, STEPS + 1))
-    masks = [nib.load(tmp_path / name / "predictions" / "03.nii.gz").get_fdata() for name in ("whole", "killed")]
-    np.testing.assert_array_equal(*masks)
-
-    again = start(tree, tmp_path / "killed", SETTINGS)
-    assert "Finished already" in again.communicate(timeout=240)[0]
-    assert again.returncode == 0
-    other = start(tree, tmp_path / "killed", {**SETTINGS, "seed": 7})
-    assert "seed was 0, now 7" in other.communicate(timeout=240)[0]
-    assert other.returncode == 2
-
-
-def test_a_run_killed_again_and_again_loses_nothing_that_was_saved(tree, tmp_path):
-    """By SIGTERM and SIGKILL, while starting, training, saving, restoring and scoring."""
+def test_a_run_killed_again_and_again_ends_bit_for_bit_as_one_that_was_not(tree, tmp_path):
+    """By SIGTERM and SIGKILL, while starting, training, saving, restoring and scoring; what was saved is never lost."""
     seed = random.randrange(2**32)
     print(f"kills drawn with seed {seed}")
     chance = random.Random(seed)
     folder, every = tmp_path / "run", 2
-    often = {**SETTINGS, "train.checkpoint-every": every, "train.validate-every": 0}
+    often = {"train.steps": STEPS, "train.validate-every": 15, "train.checkpoint-every": every}
     for _ in range(KILLS):
         process = start(tree, folder, often)
         began, before = time.monotonic(), max(losses(folder), default=0)
@@ -91,3 +61,12 @@ def test_a_run_killed_again_and_again_loses_nothing_that_was_saved(tree, tmp_pat
     assert ended(start(tree, tmp_path / "whole", often)) == [0]
     for a, b in zip(jax.tree.leaves(last_state(tmp_path / "whole")), jax.tree.leaves(last_state(folder)), strict=True):
         np.testing.assert_array_equal(a, b)
+    masks = [nib.load(run / "predictions" / "03.nii.gz").get_fdata() for run in (tmp_path / "whole", folder)]
+    np.testing.assert_array_equal(*masks)
+
+    again = start(tree, folder, often)
+    assert "Finished already" in again.communicate(timeout=240)[0]
+    assert again.returncode == 0
+    other = start(tree, folder, {**often, "seed": 7})
+    assert "seed was 0, now 7" in other.communicate(timeout=240)[0]
+    assert other.returncode == 2
