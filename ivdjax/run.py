@@ -57,8 +57,9 @@ def run(experiment: Experiment) -> None:
     held_out = sorted({case for member in members for case in member.held_out})
     names = [cases[case].name for case in held_out]
     _say(_introduction(experiment, members, names))
-    distributed.first(lambda: _read(cases, experiment))
-    networks = loop.train(experiment, members, _read(cases, experiment), folder, start_params)
+    # The first process fills the cache, from which the others then read.
+    read = distributed.first(lambda: _read(cases, experiment)) or _read(cases, experiment)
+    networks = loop.train(experiment, members, read, folder, start_params)
 
     finished_training = trained.Trained(experiment, tuple(networks))
     predictions = folder / "predictions"

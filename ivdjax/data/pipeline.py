@@ -153,7 +153,7 @@ def places(cases: Sequence[CachedCase], members: Sequence[Member], data: Data, b
     """
     shapes_Px3 = np.array([case.label_ZxHxW.shape for case in cases])
     voxels = [np.argwhere(case.label_ZxHxW).astype(np.int32) for case in cases]
-    first_P = np.cumsum([0, *map(len, voxels)])
+    voxels_Mx3, first_P = np.concatenate(voxels), np.cumsum([0, *map(len, voxels)])
     every = []
     for member in members:
         slices_Nx2 = np.array([(case, z) for case in member.learn for z in range(shapes_Px3[case, 0])])
@@ -163,7 +163,7 @@ def places(cases: Sequence[CachedCase], members: Sequence[Member], data: Data, b
                 batch_size,
                 slices_Nx2,
                 shapes_Px3[:, 1:],
-                np.concatenate(voxels),
+                voxels_Mx3,
                 first_P,
                 data.window,
                 data.foreground_share,

@@ -5,6 +5,7 @@ first claims the run's folder, draws, caches, scores and writes the report.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -44,15 +45,18 @@ def start(where: str, processes: int | None = None, process: int | None = None) 
         raise UsageError(f"--distributed {where}: {jax.process_count()} processes came, not {processes}")
 
 
-def first(work: Callable[[], object]) -> None:
-    """Let the first process do something while the others wait, and all fail together if it fails."""
+def first(work: Callable[[], Any]) -> Any:
+    """Let the first process do something while the others wait, and all fail together if it fails.
+
+    Returns:
+        What `work` returned on the first process, None on the others.
+    """
     if jax.process_count() == 1:
-        work()
-        return
-    failure: Exception | None = None
+        return work()
+    done, failure = None, None
     if jax.process_index() == 0:
         try:
-            work()
+            done = work()
         except Exception as error:  # told to the others, and raised again below
             failure = error
     told = b""
@@ -65,6 +69,7 @@ def first(work: Callable[[], object]) -> None:
     if told:
         kind, _, message = told.decode(errors="replace").partition(" ")
         raise (DataError if kind == "data" else UsageError)(message)
+    return done
 
 
 def wait(name: str) -> None:
