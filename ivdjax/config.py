@@ -156,12 +156,22 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class Loss:
-    """Soft Dice plus cross-entropy."""
+    """Soft Dice plus cross-entropy, and others. A weight of zero leaves a loss out."""
 
     dice_weight: float = 1.0
     """Weight of the soft Dice loss, a mean over samples and foreground classes."""
     cross_entropy_weight: float = 1.0
     """Weight of the cross-entropy, a mean over voxels."""
+    tversky_weight: float = 0.0
+    """Weight of the Tversky loss, a mean over samples and foreground classes."""
+    tversky_misses: float = 0.7
+    """How much missed voxels count in it; false ones count for the rest to 1. At 0.5 it is soft Dice."""
+    focal_weight: float = 0.0
+    """Weight of the focal loss, a mean over voxels."""
+    focal_gamma: float = 2.0
+    """Power by which it passes over voxels that are right already; at 0 it is the cross-entropy."""
+    boundary_weight: float = 0.0
+    """Weight of the boundary loss, a mean over voxels of probability times distance to the boundary in voxels."""
     deep_supervision_weight: float = 0.5
     """Weight of the loss at half resolution, halved again at each coarser one; used where the network offers them."""
 

@@ -57,7 +57,7 @@ def without_augmentation(experiment: Experiment) -> Experiment:
 
 
 def fixed_batch(experiment: Experiment) -> Batch:
-    """A batch of noise with boxes for discs: stack_BxKxHxWxC in float32, label_BxHxW, sample_B and weight_B."""
+    """A batch of noise with boxes for discs: stack_BxKxHxWxC in float32, label_Bx1xHxW, sample_B and weight_B."""
     data, B = experiment.data, experiment.train.batch_size
     label_BxHxW = np.repeat(boxes(*data.window)[None], B, 0)
     shape = (B, data.slices, *data.window, len(data.channels))
@@ -65,7 +65,7 @@ def fixed_batch(experiment: Experiment) -> Batch:
     stack_BxKxHxWxC += 2 * label_BxHxW[:, None, :, :, None]
     return {
         "stack": stack_BxKxHxWxC,
-        "label": label_BxHxW,
+        "label": label_BxHxW[:, None],
         "sample": np.arange(B, dtype=np.int32),
         "weight": np.ones(B, np.float32),
     }

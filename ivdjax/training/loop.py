@@ -18,6 +18,7 @@ from ivdjax.data.pipeline import Batch
 from ivdjax.data.splits import Member
 from ivdjax.errors import Preempted
 from ivdjax.inference import predict
+from ivdjax.models import labelled_slices
 from ivdjax.training import distributed, optimizer, parallel, preemption
 from ivdjax.training import state as training_state
 from ivdjax.training.checkpoint import Checkpoints
@@ -166,7 +167,8 @@ def _data(
     size = len(cases) * int(np.prod(shape_ZxHxW)) * (2 * len(data.channels) + 1)
     fits = size <= _DEVICE_SHARE * parallel.free_bytes()
     if data.residency == "host" or (data.residency == "auto" and not fits):
-        return None, pipeline.gathered(places, cases, data, share)
+        L = labelled_slices(experiment.model, data.slices)
+        return None, pipeline.gathered(places, cases, data, L, share)
     packed = stacks.pack(
         [case.image_ZxHxWxC for case in cases], [case.label_ZxHxW for case in cases], data.slices, data.window
     )
