@@ -1,7 +1,7 @@
 """Layers the networks share.
 
-Shapes: B batch, F features, X the axes of the pixels: H superior-inferior and W anterior-posterior, with K slices before
-them in three dimensions. G stands for the features of a layer's input where they differ from F.
+Shapes: B batch, F features, X the axes of the pixels: H superior-inferior and W anterior-posterior, with K slices
+before them in three dimensions. G stands for the features of a layer's input where they differ from F.
 """
 
 from collections.abc import Callable, Sequence

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from ivdjax.models import UNet
-from ivdjax.models.blocks import Downsample, InstanceNorm, Upsample
-from ivdjax.models.blocks import COARSE_LOGITS
+from ivdjax.models.blocks import COARSE_LOGITS, Downsample, InstanceNorm, Upsample
 
 SMALL = UNet(features=(4, 8, 8))
 

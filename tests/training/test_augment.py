@@ -47,7 +47,9 @@ def test_labels_of_all_slices_move_and_flip_with_their_slices():
     config = dataclasses.replace(NOTHING, flip=1.0, rotation_degrees=20.0)
     stack, label, _ = CHANGE(jax.random.key(3), stack_KxHxWxC, label_KxHxW, config, CHANNELS)
     assert (np.abs(stack[..., 0] - label) < 0.76).all()
-    one_by_one = [CHANGE(jax.random.key(3), stack_KxHxWxC, label[None], config, CHANNELS)[1][0] for label in label_KxHxW]
+    one_by_one = [
+        CHANGE(jax.random.key(3), stack_KxHxWxC, label[None], config, CHANNELS)[1][0] for label in label_KxHxW
+    ]
     np.testing.assert_array_equal(label, one_by_one[::-1])
 
 
