@@ -75,6 +75,8 @@ class Data:
     """The fold whose subjects are held out."""
     hold_out: tuple[str, ...] = ()
     """Names of the cases to hold out instead of a fold's; their subjects' other cases are held out with them."""
+    learn_subjects: int = 0
+    """Subjects to learn from, of those that are not held out: so many that follow the held-out one; 0 takes all."""
     slices: int = 5
     """K, neighbouring sagittal slices in a stack; odd, the centre one is segmented."""
     window: tuple[int, int] = (256, 256)

@@ -50,6 +50,15 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         DataError: the file is missing or is not a JSON object.
     """
+    return _read_json(path, dict, "object")
+
+
+def read_json_list(path: Path) -> list[Any]:
+    """Read a JSON array; errors are as of `read_json`."""
+    return _read_json(path, list, "array")
+
+
+def _read_json(path: Path, kind: type, called: str) -> Any:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -58,6 +67,6 @@ def read_json(path: Path) -> dict[str, Any]:
         ) from error
     except ValueError as error:
         raise DataError(f"{path}: is not JSON ({error}); restore it, or evaluate or start the run again") from error
-    if not isinstance(value, dict):
-        raise DataError(f"{path}: is not a JSON object; restore it, or evaluate or start the run again")
+    if not isinstance(value, kind):
+        raise DataError(f"{path}: is not a JSON {called}; restore it, or evaluate or start the run again")
     return value

@@ -4,6 +4,7 @@ What is in the run's folder says what is done: a checkpoint of the last step, a 
 """
 
 import logging
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import jax
 
 from ivdjax import config, files, progress, trained
-from ivdjax.config import Experiment
+from ivdjax.config import Experiment, Phantom
 from ivdjax.data import cache, dataset, phantom, splits
 from ivdjax.data.cache import CachedCase
 from ivdjax.data.dataset import Case
@@ -27,10 +28,14 @@ logger = logging.getLogger("ivdjax")
 _FREE = ("data.threads ", "data.cache ", "data.residency ", "train.steps_per_call ", "train.parallel ")
 
 
-def run(experiment: Experiment) -> None:
+def run(experiment: Experiment, drawn: Path | None = None) -> None:
     """Do what is not yet done of an experiment, and say where the report is.
 
     Of several processes each trains and predicts its share; the first does the rest.
+
+    Args:
+        experiment: what to do.
+        drawn: the experiment's phantom, drawn before; by default it is drawn into the run's folder.
 
     Raises:
         UsageError: the run's folder is of another experiment, or settings do not fit the data.
@@ -38,7 +43,7 @@ def run(experiment: Experiment) -> None:
         Preempted: SIGTERM came; what is done is safe.
     """
     folder, data = experiment.folder, experiment.data
-    _check(experiment)
+    check(experiment)
     start_params = None
     if experiment.init_from is not None:
         source = trained.load(weights.find(experiment.init_from))
@@ -51,7 +56,8 @@ def run(experiment: Experiment) -> None:
         _say(f"Finished already: look at {finished} (scores in {folder / 'scores.json'}).")
         return
     root = data.root if data.root is not None else folder / "phantom"
-    distributed.first(lambda: _draw_phantom(folder / "phantom", experiment))
+    if data.root is None:
+        distributed.first(lambda: _link(root, drawn) if drawn is not None else draw_phantom(root, data.phantom))
     cases, members = _members(root, experiment)
     distributed.first(lambda: files.write_json(folder / "splits.json", _splits(cases, members)))
     held_out = sorted({case for member in members for case in member.held_out})
@@ -115,7 +121,11 @@ def _say(line: str) -> None:
 
 
 def _introduction(experiment: Experiment, members: Sequence[Member], names: Sequence[str]) -> str:
-    line = "The digital phantom, for want of a --data.root: " if experiment.data.root is None else ""
+    root, line = experiment.data.root, ""
+    if root is None:
+        line = "The digital phantom, for want of a --data.root: "
+    elif dataset.is_phantom(root):
+        line = "Digital phantoms: "
     if experiment.data.fresh.per_step:
         source = "phantoms drawn on the way"
     else:
@@ -124,10 +134,21 @@ def _introduction(experiment: Experiment, members: Sequence[Member], names: Sequ
     return f"{line}{networks}{source} to learn from, {len(names)} held out: {', '.join(names)}"
 
 
+def cases_and_members(experiment: Experiment) -> tuple[list[Case], list[Member]]:
+    """Cases of an experiment, and the networks to train with them; those of a phantom need not be drawn yet."""
+    if experiment.data.root is not None:
+        return _members(experiment.data.root, experiment)
+    cases = [Case(f"{number:02d}", (), None, "") for number in range(1, experiment.data.phantom.cases + 1)]
+    return _with_members(cases, experiment)
+
+
 def _members(root: Path, experiment: Experiment) -> tuple[list[Case], list[Member]]:
-    """Cases of a folder, and the networks to train with them."""
+    return _with_members(dataset.discover(root, experiment.data.channels), experiment)
+
+
+def _with_members(cases: Sequence[Case], experiment: Experiment) -> tuple[list[Case], list[Member]]:
     data = experiment.data
-    cases = dataset.assign_subjects(dataset.discover(root, data.channels), data.subjects, data.subject_table)
+    cases = dataset.assign_subjects(cases, data.subjects, data.subject_table)
     seeds = range(experiment.seed, experiment.seed + experiment.seeds)
     return cases, splits.members(cases, data, experiment.folds == "all", seeds)
 
@@ -137,13 +158,14 @@ def _splits(cases: Sequence[Case], members: Sequence[Member]) -> list[dict]:
         {
             "seed": member.seed,
             "learn": [cases[case].name for case in member.learn],
+            "learn_subjects": len({cases[case].subject for case in member.learn}),
             "held_out": [cases[case].name for case in member.held_out],
         }
         for member in members
     ]
 
 
-def _check(experiment: Experiment) -> None:
+def check(experiment: Experiment) -> None:
     """Refuse settings that do not fit each other, before anything is written."""
     data, train, dixon = experiment.data, experiment.train, set(dataset.DIXON)
     if data.slices % 2 == 0:
@@ -192,10 +214,9 @@ def _claim(folder: Path, experiment: Experiment) -> None:
         )
 
 
-def _draw_phantom(folder: Path, experiment: Experiment) -> None:
-    """Draw the phantom's cases where there are no others, once; what a killed run left half drawn is drawn again."""
-    if experiment.data.root is None and not folder.exists():
-        size = experiment.data.phantom
+def draw_phantom(folder: Path, size: Phantom) -> None:
+    """Draw the phantom's cases, once; what a killed run left half drawn is drawn again."""
+    if not folder.exists():
         partial = folder.with_name(f".partial-{folder.name}")
         shutil.rmtree(partial, ignore_errors=True)
         with progress.bar("drawing phantoms") as advance:
@@ -208,6 +229,11 @@ def _draw_phantom(folder: Path, experiment: Experiment) -> None:
                 progress=advance,
             )
         partial.rename(folder)
+
+
+def _link(link: Path, folder: Path) -> None:
+    if not link.exists():
+        link.symlink_to(os.path.relpath(folder, link.parent), target_is_directory=True)
 
 
 def write_report(folder: Path) -> Path:
@@ -235,6 +261,7 @@ def write_report(folder: Path) -> Path:
     if len(members) > 1:
         scans["networks"] = f"{len(members)}; a case is segmented by those that have not seen it (splits.json)"
     scans["channel in the pictures"] = data.channels[-1]
-    caption = f"Held-out cases {names} of {'the digital phantom' if data.root is None else data.root.resolve().name}."
+    on_phantom = data.root is None or dataset.is_phantom(data.root)
+    caption = f"Held-out cases {names} of {'the digital phantom' if on_phantom else data.root.resolve().name}."
     machine = {"devices": ", ".join(sorted({device.device_kind for device in jax.devices()}))}
     return report.write_report(folder, pages, caption=caption, data=scans, machine=machine)

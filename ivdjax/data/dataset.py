@@ -38,6 +38,15 @@ SPECK_SHARE = 1 / 20
 logger = logging.getLogger("ivdjax")
 
 
+# In a tree of phantoms; says how they were drawn.
+PHANTOM_MARK = "phantom.json"
+
+
+def is_phantom(root: Path) -> bool:
+    """Whether a folder's cases were drawn by a program, and no person was scanned."""
+    return (root / PHANTOM_MARK).is_file()
+
+
 @dataclass(frozen=True)
 class Case:
     """One scan: its images in the order of the channels asked for, its label map if any, and whose it is."""

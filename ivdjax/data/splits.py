@@ -33,9 +33,11 @@ def split(cases: Sequence[Case], data: Data) -> Split:
     """Split cases as `data` says: by the names in `hold_out`, else by fold.
 
     Subjects are dealt to the folds in turn, in the order of their first case; with `folds` 0 each is a fold of its own.
+    Of the others `learn_subjects` are learnt from: those that follow the first held-out one, and after the last the
+    first ones, so that a smaller number's are among a larger one's and no subject serves all folds.
 
     Raises:
-        UsageError: an unknown case, a fold out of range, or a split that leaves one side empty.
+        UsageError: an unknown case, a fold out of range, too many subjects, or a split that leaves one side empty.
     """
     subjects = list(dict.fromkeys(case.subject for case in cases))
     if data.hold_out:
@@ -45,7 +47,12 @@ def split(cases: Sequence[Case], data: Data) -> Split:
         if not 0 <= data.fold < folds:
             raise UsageError(f"--data.fold {data.fold}: folds are numbered 0 to {folds - 1}")
         held = set(subjects[data.fold :: folds])
-    train = tuple(case for case in cases if case.subject not in held)
+    start = min(subjects.index(subject) for subject in held)
+    learn = [subject for subject in subjects[start:] + subjects[:start] if subject not in held]
+    if not 0 <= data.learn_subjects <= len(learn):
+        raise UsageError(f"--data.learn-subjects {data.learn_subjects}: there are {len(learn)} that are not held out")
+    learn = learn[: data.learn_subjects or None]
+    train = tuple(case for case in cases if case.subject in learn)
     if not train:
         raise UsageError(f"--data.hold-out {' '.join(data.hold_out)}: no subject is left to learn from; hold out fewer")
     return Split(train, tuple(case for case in cases if case.subject in held))
