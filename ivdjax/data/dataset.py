@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -24,6 +25,8 @@ DIXON = ("fat", "inn", "opp", "wat")
 LABELS = ("Labels", "labels", "Label", "label")
 LAYOUTS = "NAME/NAME_<channel>.nii[.gz], dataset/ beside label/, train/NAME beside train/labels/, <channel>.nii[.gz]"
 MAX_DEPTH = 4
+
+LEVELS = 23  # of discs that a spine has, C2/C3 to L5/S1
 
 # Two headers of one grid may differ by rounding: this much in an affine's entries, or this share of the smallest
 # voxel edge at the farthest corner. Anything more moves an 8 mm disc's boundary.
@@ -36,6 +39,16 @@ SPECK_MM3 = 100.0
 SPECK_SHARE = 1 / 20
 
 logger = logging.getLogger("ivdjax")
+
+
+class Reader(Protocol):
+    """What reads volumes of a format; the module `nifti` is one."""
+
+    def read_grid(self, path: Path) -> nifti.Grid:
+        """Where the voxels lie."""
+
+    def read_label(self, path: Path, *, on: nifti.Grid | None = None) -> nifti.Volume:
+        """The voxels, uint8, on canonical axes."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +76,7 @@ class Survey:
 
     def names(self) -> list[str]:
         """Every case of which an image or a label map is there, in natural order (2 before 10)."""
-        return sorted({*self.images, *self.labels}, key=_natural)
+        return sorted({*self.images, *self.labels}, key=natural)
 
     def faults(self, name: str) -> list[str]:
         """What its file names alone say is wrong with a case, a line each."""
@@ -181,23 +194,24 @@ def load(
     return image_ZxHxWxC, label_ZxHxW, grid.spacing_mm, grid.affine
 
 
-def load_label(path: Path, grid: nifti.Grid, label_grid: str = "refuse") -> np.ndarray:
+def load_label(path: Path, grid: nifti.Grid, label_grid: str = "refuse", reader: Reader = nifti) -> np.ndarray:
     """Read a label map (Z,H,W), uint8, onto its images' grid; arguments and errors as `load`."""
     if label_grid not in ("refuse", "voxels", "header"):
         raise UsageError(f"--data.label-grid {label_grid}: choose refuse, voxels or header")
-    fault = difference(nifti.read_grid(path), grid)
+    fault = difference(reader.read_grid(path), grid)
     if not fault:
-        return nifti.read_label(path).array
+        return reader.read_label(path).array
     if label_grid == "refuse":
+        look = "see what `ivdjax check` says of both readings, then " if reader is nifti else ""
         raise DataError(
-            f"{path}: {fault} than its images; see what `ivdjax check` says of both readings, then pass "
-            "--data.label-grid voxels (ignore its header) or header (resample by it)"
+            f"{path}: {fault} than its images; {look}pass --data.label-grid voxels (ignore its header) or header "
+            "(resample by it)"
         )
     if label_grid == "voxels":
         logger.warning("%s: %s than its images; its header is ignored (--data.label-grid voxels)", path, fault)
-        return nifti.read_label(path, on=grid).array
+        return reader.read_label(path, on=grid).array
     logger.warning("%s: %s than its images; resampled by its header (--data.label-grid header)", path, fault)
-    return nifti.place_by_header(nifti.read_label(path), grid.affine, grid.shape)
+    return nifti.place_by_header(reader.read_label(path), grid.affine, grid.shape)
 
 
 def difference(grid: nifti.Grid, reference: nifti.Grid) -> str:
@@ -287,7 +301,8 @@ def _channels_seen(found: Survey) -> list[str]:
     return images or sorted(first)
 
 
-def _natural(name: str) -> tuple[list[tuple[int, str]], str]:
+def natural(name: str) -> tuple[list[tuple[int, str]], str]:
+    """Key to sort names by, 2 before 10."""
     parts = re.findall(r"\d+|\D+", name)
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], name
 
