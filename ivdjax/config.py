@@ -185,6 +185,8 @@ class Train:
     checkpoints; 0: one on a CPU or where the host gathers the stacks, else up to ten."""
     parallel: Literal["jit", "pmap"] = "jit"
     """How a step is spread over devices: jit over a mesh, or pmap, which only deals out the batch."""
+    tracker: Literal["none", "wandb", "mlflow"] = "none"
+    """Also log to Weights & Biases or MLflow, each an extra of the package; TensorBoard events are always written."""
 
 
 @dataclass(frozen=True)

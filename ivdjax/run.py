@@ -19,12 +19,15 @@ from ivdjax.data.splits import Member
 from ivdjax.errors import UsageError
 from ivdjax.evaluation import evaluate, record, report
 from ivdjax.inference import weights
-from ivdjax.training import distributed, loop, transfer
+from ivdjax.training import distributed, loop, trackers, transfer
 
 logger = logging.getLogger("ivdjax")
 
 # Settings that change how a run goes, but not what comes out of it.
-_FREE = ("data.threads ", "data.cache ", "data.residency ", "train.steps_per_call ", "train.parallel ")
+_FREE = (
+    *("data.threads ", "data.cache ", "data.residency "),
+    *("train.steps_per_call ", "train.parallel ", "train.tracker "),
+)
 
 
 def run(experiment: Experiment) -> None:
@@ -59,20 +62,24 @@ def run(experiment: Experiment) -> None:
     _say(_introduction(experiment, members, names))
     # The first process fills the cache, from which the others then read.
     read = distributed.first(lambda: _read(cases, experiment)) or _read(cases, experiment)
-    networks = loop.train(experiment, members, read, folder, start_params)
+    with distributed.first(lambda: trackers.start(experiment, folder)) or trackers.NO_TRACKING as tracking:
+        networks = loop.train(experiment, members, read, folder, start_params, tracking)
+        _predict(trained.Trained(experiment, tuple(networks)), members, cases, held_out)
+        distributed.first(lambda: _score(experiment, root, cases, names, tracking))
 
-    finished_training = trained.Trained(experiment, tuple(networks))
-    predictions = folder / "predictions"
+
+def _predict(networks: trained.Trained, members: Sequence[Member], cases: Sequence[Case], held_out: list[int]) -> None:
+    """Segment the held-out cases, each by the networks that have not seen it; each process does its share."""
+    predictions = networks.experiment.folder / "predictions"
     with progress.bar("predicting") as advance:
         own = held_out[jax.process_index() :: jax.process_count()]
         for done, case in enumerate(own, start=1):
             out = predictions / f"{cases[case].name}.nii.gz"
             if not out.exists():
                 asked = [i for i, member in enumerate(members) if case in member.held_out]
-                finished_training.predict(cases[case], out, members=asked)
+                networks.predict(cases[case], out, members=asked)
             advance(done, len(own))
     distributed.wait("predicted")
-    distributed.first(lambda: _score(experiment, root, cases, names))
 
 
 def _read(cases: Sequence[Case], experiment: Experiment) -> list[CachedCase]:
@@ -86,7 +93,9 @@ def _read(cases: Sequence[Case], experiment: Experiment) -> list[CachedCase]:
     return read
 
 
-def _score(experiment: Experiment, root: Path, cases: Sequence[Case], names: Sequence[str]) -> None:
+def _score(
+    experiment: Experiment, root: Path, cases: Sequence[Case], names: Sequence[str], tracking: trackers.Tracking
+) -> None:
     """Score the predictions of the named cases, write the report and say what came out."""
     folder = experiment.folder
     with progress.bar("scoring") as advance:
@@ -101,12 +110,21 @@ def _score(experiment: Experiment, root: Path, cases: Sequence[Case], names: Seq
         )
     for line in summary.warnings:
         logger.warning(line)
+    tracking.scores(_to_track(summary))
     finished = write_report(folder)
     dice, volume_dice = (summary.estimates[name].mean for name in ("dice", "volume_dice"))
     print(
         f"Discs found {summary.discs_found} of {summary.discs}, mean Dice a disc {dice:.3f}, volume Dice "
         f"{volume_dice:.3f}. Look at {finished}."
     )
+
+
+def _to_track(summary: evaluate.Summary) -> dict[str, float]:
+    """Scores by the names that a tracker shows them under."""
+    values = {"discs": summary.discs, "discs_found": summary.discs_found, "false_discs": summary.false_discs}
+    for name, estimate in summary.estimates.items():
+        values |= {name: estimate.mean, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+    return {f"scores/{name}": float(value) for name, value in values.items() if value is not None}
 
 
 def _say(line: str) -> None:
@@ -157,6 +175,7 @@ def _check(experiment: Experiment) -> None:
         raise UsageError(f"--data.root: name the folder with the cases; the phantom has no channel {wrong}")
     if experiment.seeds < 1 or experiment.seed < 0 or train.steps_per_call < 0:
         raise UsageError("--seeds is 1 or more, --seed and --train.steps-per-call (0: as many as is best) 0 or more")
+    trackers.check(train.tracker)
     if not data.fresh.per_step:
         return
     if experiment.folds == "all":
