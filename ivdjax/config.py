@@ -71,6 +71,8 @@ class Data:
     """A mask whose header disagrees with its images: refuse it, trust its voxels, or resample it by its header."""
     folds: int = 0
     """Folds of the cross-validation, grouped by subject; 0 leaves one subject out a fold."""
+    fold_table: Path | None = None
+    """CSV file with the columns case,fold that deals the cases to folds 0, 1, 2 ... itself; then folds says nothing."""
     fold: int = 0
     """The fold whose subjects are held out."""
     hold_out: tuple[str, ...] = ()

@@ -3,6 +3,7 @@
 What is in the run's folder says what is done: a checkpoint of the last step, a mask a held-out case, the report.
 """
 
+import json
 import logging
 import shutil
 from collections.abc import Sequence
@@ -56,13 +57,13 @@ def run(experiment: Experiment) -> None:
     root = data.root if data.root is not None else folder / "phantom"
     distributed.first(lambda: _draw_phantom(folder / "phantom", experiment))
     cases, members = _members(root, experiment)
-    distributed.first(lambda: files.write_json(folder / "splits.json", _splits(cases, members)))
+    distributed.first(lambda: _keep_splits(folder, cases, members))
     held_out = sorted({case for member in members for case in member.held_out})
     names = [cases[case].name for case in held_out]
     _say(_introduction(experiment, members, names))
     # The first process fills the cache, from which the others then read.
     read = distributed.first(lambda: _read(cases, experiment)) or _read(cases, experiment)
-    with distributed.first(lambda: trackers.start(experiment, folder)) or trackers.NO_TRACKING as tracking:
+    with distributed.first(lambda: _tracking(experiment)) or trackers.NO_TRACKING as tracking:
         networks = loop.train(experiment, members, read, folder, start_params, tracking)
         _predict(trained.Trained(experiment, tuple(networks)), members, cases, held_out)
         distributed.first(lambda: _score(experiment, root, cases, names, tracking))
@@ -119,6 +120,10 @@ def _score(
     )
 
 
+def _tracking(experiment: Experiment) -> trackers.Tracking:
+    return trackers.start(experiment.train.tracker, experiment.folder, experiment.name, config.to_dict(experiment))
+
+
 def _to_track(summary: evaluate.Summary) -> dict[str, float]:
     """Scores by the names that a tracker shows them under."""
     values = {"discs": summary.discs, "discs_found": summary.discs_found, "false_discs": summary.false_discs}
@@ -150,8 +155,10 @@ def _members(root: Path, experiment: Experiment) -> tuple[list[Case], list[Membe
     return cases, splits.members(cases, data, experiment.folds == "all", seeds)
 
 
-def _splits(cases: Sequence[Case], members: Sequence[Member]) -> list[dict]:
-    return [
+def _keep_splits(folder: Path, cases: Sequence[Case], members: Sequence[Member]) -> None:
+    """Write which cases each network learns from, or see that it is still the same: tables and folders may change."""
+    path = folder / "splits.json"
+    split = [
         {
             "seed": member.seed,
             "learn": [cases[case].name for case in member.learn],
@@ -159,6 +166,14 @@ def _splits(cases: Sequence[Case], members: Sequence[Member]) -> list[dict]:
         }
         for member in members
     ]
+    text = json.dumps(split, indent=2) + "\n"
+    if not path.exists():
+        files.write_text(path, text)
+    elif path.read_text(encoding="utf-8") != text:
+        raise UsageError(
+            f"{folder}: holds a run with another split ({path.name}); its cases or a table have changed since: restore "
+            "them, or choose another folder with --run-dir"
+        )
 
 
 def _check(experiment: Experiment) -> None:
@@ -192,11 +207,12 @@ def _check(experiment: Experiment) -> None:
 def _claim(folder: Path, experiment: Experiment) -> None:
     """Make the run's folder this experiment's, or refuse it if it is another's."""
     path, wanted = folder / "config.json", config.to_dict(experiment)
-    # Where the run lies is not part of what it is: a folder may be moved and then resumed. The scans stay where they
-    # are, from wherever the path to them was given.
+    # Where the run lies is not part of what it is: a folder may be moved and then resumed. The scans and tables stay
+    # where they are, from wherever the path to them was given.
     wanted["run_dir"] = None
-    if experiment.data.root is not None:
-        wanted["data"]["root"] = str(experiment.data.root.resolve())
+    for name in ("root", "subject_table", "fold_table"):
+        if wanted["data"][name] is not None:
+            wanted["data"][name] = str(Path(wanted["data"][name]).resolve())
     if not path.exists():
         if folder.is_dir() and any(folder.iterdir()):
             raise UsageError(f"{folder}: is neither empty nor a run's folder; choose another with --run-dir")
@@ -242,6 +258,7 @@ def write_report(folder: Path) -> Path:
     data = experiment.data
     pages = record.load_cases(record.read(folder))
     cases, members = _members(data.root if data.root is not None else folder / "phantom", experiment)
+    _keep_splits(folder, cases, members)
     held_out = sorted({case for member in members for case in member.held_out})
     names = ", ".join(cases[case].name for case in held_out)
     learnt = " or ".join(

@@ -245,7 +245,7 @@ def assign_subjects(cases: Sequence[Case], rule: str, table: Path | None = None)
     elif rule == "table":
         if table is None:
             raise UsageError("--data.subjects table needs a CSV file: pass --data.subject-table FILE")
-        subjects = _read_table(Path(table))
+        subjects = read_table(Path(table), "subject")
         if absent := [case.name for case in cases if case.name not in subjects]:
             raise DataError(f"{table}: no row for case {', '.join(absent)}; add one")
     else:
@@ -321,18 +321,23 @@ def _pairs(names: list[str]) -> dict[str, str]:
     return subjects
 
 
-def _read_table(path: Path) -> dict[str, str]:
+def read_table(path: Path, column: str) -> dict[str, str]:
+    """What a CSV file with the columns case,<column> says of each case.
+
+    Raises:
+      DataError: it cannot be read, lacks one of the two somewhere, or names a case twice.
+    """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file, skipinitialspace=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: the table of subjects cannot be read: {error}") from error
-    subjects = {}
+        raise DataError(f"{path}: the table of {column}s cannot be read: {error}") from error
+    found = {}
     for line, row in enumerate(rows, start=2):
-        name, subject = (row.get("case") or "").strip(), (row.get("subject") or "").strip()
-        if not name or not subject:
-            raise DataError(f"{path}: line {line} lacks a case or a subject; the first line must read case,subject")
-        if name in subjects:
+        name, value = (row.get("case") or "").strip(), (row.get(column) or "").strip()
+        if not name or not value:
+            raise DataError(f"{path}: line {line} lacks a case or a {column}; the first line must read case,{column}")
+        if name in found:
             raise DataError(f"{path}: line {line} names case {name} again; keep one row a case")
-        subjects[name] = subject
-    return subjects
+        found[name] = value
+    return found

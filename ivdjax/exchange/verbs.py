@@ -91,6 +91,8 @@ class ToNnunet:
     """CSV file with the columns case,subject; read where subjects is table."""
     folds: int = Data.folds
     """Folds of the cross-validation, grouped by subject; 0 leaves one subject out a fold."""
+    fold_table: Path | None = None
+    """CSV file with the columns case,fold that deals the cases to folds 0, 1, 2 ... itself."""
     hold_out: tuple[str, ...] = ()
     """Names of the cases to hold out instead, in a single fold."""
     label_grid: Literal["refuse", "voxels", "header"] = "refuse"
@@ -106,6 +108,7 @@ class ToNnunet:
             subjects=self.subjects,
             subject_table=self.subject_table,
             folds=self.folds,
+            fold_table=self.fold_table,
             hold_out=self.hold_out,
             label_grid=self.label_grid,
         )

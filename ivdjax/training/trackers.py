@@ -16,8 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from ivdjax import config, files
-from ivdjax.config import Experiment
+from ivdjax import files
 from ivdjax.errors import UsageError
 
 logger = logging.getLogger("ivdjax")
@@ -45,18 +44,18 @@ class Tracker(Protocol):
 class WandbTracker:
     """A run at Weights & Biases; WANDB_MODE=offline keeps it in the run's folder."""
 
-    def __init__(self, experiment: Experiment, folder: Path, known: str | None) -> None:
+    def __init__(self, folder: Path, name: str, settings: Mapping[str, Any], known: str | None) -> None:
         """Start a run, or go on with the one of the id `known`."""
         import wandb
 
         self.id = known or secrets.token_hex(8)
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", _PROJECT),
-            name=experiment.name,
+            name=name,
             dir=str(folder),
             id=self.id,
             resume="allow",
-            config=config.to_dict(experiment),
+            config=dict(settings),
             allow_val_change=True,
             # What is printed stays the terminal's.
             settings=wandb.Settings(console="off"),
@@ -80,7 +79,7 @@ class WandbTracker:
 class MlflowTracker:
     """A run at MLflow; MLFLOW_TRACKING_URI says where."""
 
-    def __init__(self, experiment: Experiment, folder: Path, known: str | None) -> None:
+    def __init__(self, folder: Path, name: str, settings: Mapping[str, Any], known: str | None) -> None:
         """Start a run, or go on with the one of the id `known`."""
         import mlflow
         from mlflow import entities
@@ -90,11 +89,11 @@ class MlflowTracker:
             self.id = known
             self._client.update_run(known, status="RUNNING")
             return
-        name = os.environ.get("MLFLOW_EXPERIMENT_NAME", _PROJECT)
-        found = self._client.get_experiment_by_name(name)
-        where = self._client.create_experiment(name) if found is None else found.experiment_id
-        self.id = self._client.create_run(where, run_name=experiment.name).info.run_id
-        params = [entities.Param(name, value) for name, value in _flat(config.to_dict(experiment))]
+        project = os.environ.get("MLFLOW_EXPERIMENT_NAME", _PROJECT)
+        found = self._client.get_experiment_by_name(project)
+        where = self._client.create_experiment(project) if found is None else found.experiment_id
+        self.id = self._client.create_run(where, run_name=name).info.run_id
+        params = [entities.Param(key, value) for key, value in _flat(settings)]
         for start in range(0, len(params), _MLFLOW_BATCH):
             self._client.log_batch(self.id, params=params[start : start + _MLFLOW_BATCH])
 
@@ -163,20 +162,25 @@ def check(kind: str) -> None:
         raise UsageError(f"--train.tracker {kind}: {kind} is not installed; pip install 'ivdjax[{kind}]'") from error
 
 
-def start(experiment: Experiment, folder: Path) -> Tracking:
-    """Start the tracker's run of an experiment, or go on with the one that the folder knows of.
+def start(kind: str, folder: Path, name: str, settings: Mapping[str, Any]) -> Tracking:
+    """Start a run at a tracker, or go on with the one that the folder knows of.
+
+    Args:
+        kind: none, wandb or mlflow.
+        folder: of the run.
+        name: of the run.
+        settings: what was run, as plain values, nested dicts among them.
 
     Raises:
         UsageError: it cannot be started. One that cannot go on is a warning.
     """
-    kind = experiment.train.tracker
     if kind == "none":
         return NO_TRACKING
     path = folder / "tracker.json"
     ids = files.read_json(path) if path.exists() else {}
     create = {"wandb": WandbTracker, "mlflow": MlflowTracker}[kind]
     try:
-        tracker = create(experiment, folder, ids.get(kind))
+        tracker = create(folder, name, settings, ids.get(kind))
     except Exception as error:  # a package of others, which may raise anything
         if kind not in ids:
             advice = "set it up by its environment variables, or leave it out"
@@ -189,7 +193,7 @@ def start(experiment: Experiment, folder: Path) -> Tracking:
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
     """Fields of nested dicts by their dotted names."""
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         for name, inner in value.items():
             yield from _flat(inner, f"{prefix}.{name}" if prefix else name)
     else:

@@ -10,7 +10,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from ivdjax import run
+from ivdjax import config, run
 from ivdjax.config import Augment, Data, Experiment, Predict, Train
 from ivdjax.errors import UsageError
 from ivdjax.models import UNet
@@ -143,8 +143,12 @@ def test_a_tracker_that_fails_is_given_up_with_one_warning(experiment, wandb, ca
     assert len(logbook.read(experiment.folder / "log.jsonl")) == 3
 
 
+def begin(experiment, folder):
+    return trackers.start(experiment.train.tracker, folder, experiment.name, config.to_dict(experiment))
+
+
 def interrupted(experiment, folder):
-    with trackers.start(experiment, folder) as tracking:
+    with begin(experiment, folder) as tracking:
         tracking.log(1, {"train/loss": 2.0})
         raise KeyboardInterrupt
 
@@ -153,13 +157,13 @@ def test_a_run_that_goes_on_does_so_at_its_tracker(experiment, tmp_path, wandb, 
     with pytest.raises(KeyboardInterrupt):
         interrupted(experiment, tmp_path)
     assert wandb.exits == [1]
-    with trackers.start(experiment, tmp_path) as tracking:
+    with begin(experiment, tmp_path) as tracking:
         tracking.log(2, {"train/loss": 1.0})
     assert wandb.begun[0]["id"] == wandb.begun[1]["id"]
     assert wandb.logged == [{"step": 1, "train/loss": 2.0}, {"step": 2, "train/loss": 1.0}]
     assert wandb.exits == [1, 0]
     wandb.key = False  # gone by the third time: no reason to stop
-    with trackers.start(experiment, tmp_path) as tracking:
+    with begin(experiment, tmp_path) as tracking:
         tracking.log(3, {"train/loss": 0.5})
     assert "does not go on (No API key configured.)" in caplog.text
     assert len(wandb.logged) == 2
@@ -170,7 +174,7 @@ def test_mlflow_is_told_the_same(experiment, tmp_path, mlflow):
     with pytest.raises(KeyboardInterrupt):
         interrupted(experiment, tmp_path)
     assert mlflow.runs["run0"]["status"] == "KILLED"
-    with trackers.start(experiment, tmp_path) as tracking:
+    with begin(experiment, tmp_path) as tracking:
         assert mlflow.runs["run0"]["status"] == "RUNNING"
         tracking.log(2, {"train/loss": 1.0})
         tracking.scores({"scores/dice": 0.5})
@@ -180,7 +184,7 @@ def test_mlflow_is_told_the_same(experiment, tmp_path, mlflow):
     params = dict(told["params"])
     assert (params["train.steps"], params["data.channels"]) == ("4", "['t2']")
     assert len(params) == len(told["params"]) > 60
-    with trackers.start(experiment, tmp_path / "other"):
+    with begin(experiment, tmp_path / "other"):
         assert mlflow.experiments == ["ivdjax"]
     assert len(mlflow.runs) == 2
 
@@ -209,7 +213,7 @@ def test_neither_is_imported_without_being_asked_for(tmp_path):
         "import sys, ivdjax.cli, ivdjax.run, experiments.t2\n"
         "import ivdjax.exchange.nnunet, ivdjax.exchange.spider\n"
         "from ivdjax.training import trackers\n"
-        "trackers.check('none'), trackers.start(experiments.t2.experiment(), None)\n"
+        "trackers.check('none'), trackers.start('none', None, '', {})\n"
         "import wandb"
     )
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
