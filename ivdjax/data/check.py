@@ -28,6 +28,8 @@ PLAUSIBLE_MM = (0.05, 20.0)
 # channels may have changed places (in-phase with opposed on the phantom: 0.17 and 0.16).
 SOUND_RESIDUALS = (0.15, 0.3)
 
+LEVELS = 23  # of discs that a spine has, C2/C3 to L5/S1
+
 # Two cases at a time: enough to unzip one while measuring another, and a bound on memory.
 THREADS = 2
 
@@ -221,7 +223,7 @@ def _numbered(label_ZxHxW: np.ndarray) -> bool:
         if 2 * pieces.max() <= pieces.sum():
             return False
         heights.append(np.average(np.arange(label_ZxHxW.shape[1]), weights=disc_ZxHxW.sum(axis=(0, 2))))
-    return bool(values.max(initial=0) <= dataset.LEVELS and (np.diff(heights) < 0).all())
+    return bool(values.max(initial=0) <= LEVELS and (np.diff(heights) < 0).all())
 
 
 def _two_readings(label: nifti.Volume, own: nifti.Grid, grid: nifti.Grid) -> str:

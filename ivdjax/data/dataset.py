@@ -26,8 +26,6 @@ LABELS = ("Labels", "labels", "Label", "label")
 LAYOUTS = "NAME/NAME_<channel>.nii[.gz], dataset/ beside label/, train/NAME beside train/labels/, <channel>.nii[.gz]"
 MAX_DEPTH = 4
 
-LEVELS = 23  # of discs that a spine has, C2/C3 to L5/S1
-
 # Two headers of one grid may differ by rounding: this much in an affine's entries, or this share of the smallest
 # voxel edge at the farthest corner. Anything more moves an 8 mm disc's boundary.
 ROUNDING = 1.5e-3

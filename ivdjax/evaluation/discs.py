@@ -16,10 +16,11 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import KDTree
 
-from ivdjax.data.dataset import LEVELS, SPECK_MM3, SPECK_SHARE
+from ivdjax.data.dataset import SPECK_MM3, SPECK_SHARE
 from ivdjax.evaluation.metrics import Spacing
 
 IVDM3SEG_DISCS = 7  # T11/T12 to L5/S1
+LEVELS = 23  # C2/C3 to L5/S1
 
 # Seen from the side a disc is some 35 mm long, its neighbours are as far away and its own parts lie in one plane. So,
 # in lengths of a disc: what is farther than this off a disc's plane belongs to another one,

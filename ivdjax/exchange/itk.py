@@ -108,5 +108,7 @@ def _simpleitk() -> ModuleType:
     try:
         import SimpleITK
     except ImportError as error:
-        raise UsageError("reading .mha and .nrrd takes SimpleITK: pip install 'ivdjax[convert]'") from error
+        raise UsageError(
+            "reading .mha and .nrrd takes SimpleITK: pip install SimpleITK, or install the extra `convert`"
+        ) from error
     return SimpleITK

@@ -81,6 +81,8 @@ def to_tree(
             made = [partial / name / f"{name}_{channel}.nii.gz" for channel in raw.channels]
             for path, image in zip(paths, made, strict=True):
                 _copy_image(path, image)
+                if fault := dataset.difference(nifti.read_grid(image), nifti.read_grid(made[0])):
+                    raise DataError(f"{path}: {fault} than {paths[0].name}; bring the channels to one grid first")
             if labels:
                 grid = nifti.read_grid(made[0])
                 label_ZxHxW = dataset.load_label(labels[name], grid, label_grid, _reader(raw.ending))
@@ -244,14 +246,14 @@ def _labels(folder: Path, images: dict[str, list[Path]], raw: _Raw, needed: bool
 def _numbers(labels: dict[str, int], disc_names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
     """The value that a mask of ours has for each of theirs, and what is lost by it."""
     ours = all(re.fullmatch(r"disc_\d+", name) for name in labels)
-    chosen = list(disc_names) or (list(labels) if len(labels) == 1 or ours else [])
+    chosen = list(disc_names) or (sorted(labels, key=labels.get) if len(labels) == 1 or ours else [])
     if not chosen or (unknown := [name for name in chosen if name not in labels]):
         asked = f"has no label {unknown[0]}" if chosen else "has several labels"
         raise UsageError(
             f"dataset.json {asked}; name those that are discs, the lowest first: --discs, from {', '.join(labels)}"
         )
     number = np.zeros(256, np.uint8)
-    for value, name in enumerate(sorted(chosen, key=labels.get) if ours else chosen, start=1):
+    for value, name in enumerate(chosen, start=1):
         number[labels[name]] = value
     dropped = [name for name in labels if name not in chosen]
     return number, [f"background now: {', '.join(dropped)}"] if dropped else []

@@ -159,7 +159,9 @@ def check(kind: str) -> None:
     try:
         importlib.import_module(kind)
     except ImportError as error:
-        raise UsageError(f"--train.tracker {kind}: {kind} is not installed; pip install 'ivdjax[{kind}]'") from error
+        raise UsageError(
+            f"--train.tracker {kind}: {kind} is not installed; pip install {kind}, or install the extra `{kind}`"
+        ) from error
 
 
 def start(kind: str, folder: Path, name: str, settings: Mapping[str, Any]) -> Tracking:

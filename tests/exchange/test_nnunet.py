@@ -222,6 +222,15 @@ def test_a_raw_folder_that_cannot_be_used_is_one_line_and_leaves_nothing(tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["raw"]
 
 
+def test_channels_of_a_raw_folder_that_lie_apart_are_refused(tmp_path):
+    raw = written(tmp_path, {"background": 0, "disc": 1}, channel_names={"0": "a", "1": "b"})
+    moved = AFFINE.copy()
+    moved[:3, 3] += 3
+    save(raw / "imagesTr" / "a_b_0001.nii.gz", np.zeros(SHAPE, np.int16), moved)
+    with pytest.raises(DataError, match=r"a_b_0001.nii.gz: lies elsewhere .* than a_b_0000.nii.gz"):
+        nnunet.to_tree(raw, tmp_path / "tree")
+
+
 def test_folders_that_are_no_raw_folder_of_version_2_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"dataset.json: cannot be read .* Dataset123_NAME"):
         nnunet.to_tree(tmp_path, tmp_path / "tree")
