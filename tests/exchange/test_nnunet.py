@@ -2,8 +2,9 @@
 
 The real check was run on what `ivdjax convert to-nnunet` wrote, with nnunetv2 2.8.1 and SimpleITK 2.5.7, as
 `nnUNetv2_plan_and_preprocess -d 123 --verify_dataset_integrity` for a phantom of 4 cases (fat inn opp wat) and as
-`verify_dataset_integrity(folder)` for it again, for 24 T2 slabs of SPIDER, and for the phantom with headers rounded to
-three decimals, in one channel and the masks or in all files. Each time it ended with
+`verify_dataset_integrity(folder)` for it again, for 24 T2 slabs of SPIDER, for six of them with numbered discs (disc_1
+to disc_9), and for the phantom with headers rounded to three decimals, in one channel and the masks or in all files.
+Each time it ended with
 
     verify_dataset_integrity Done.
     If you didn't see any error messages then your dataset is most likely OK!
