@@ -15,6 +15,7 @@ from rich.console import Console
 from ivdjax import files, programs, progress
 from ivdjax.config import Data, Experiment, Phantom
 from ivdjax.errors import DataError, Preempted, UsageError
+from ivdjax.exchange import verbs
 
 if TYPE_CHECKING:
     from ivdjax.ablation.plan import Variants
@@ -225,6 +226,23 @@ class MeasureVerb:
 
 
 @dataclass(frozen=True)
+class ConvertVerb:
+    """Make a tree of cases from another tool's folder, or another tool's folder from a tree. No image is resampled."""
+
+    direction: Annotated[
+        Annotated[verbs.FromSpider, tyro.conf.subcommand("spider", prefix_name=False)]
+        | Annotated[verbs.FromNnunet, tyro.conf.subcommand("nnunet", prefix_name=False)]
+        | Annotated[verbs.ToNnunet, tyro.conf.subcommand("to-nnunet", prefix_name=False)],
+        tyro.conf.arg(name=""),
+    ]
+    """From what, or to what."""
+
+    def __call__(self) -> int:
+        """Do it and return the exit code."""
+        return self.direction()
+
+
+@dataclass(frozen=True)
 class ReportVerb:
     """Write the page about a finished run again, or one page that compares two or more."""
 
@@ -282,6 +300,7 @@ _Verb = (
     | Annotated[PredictVerb, tyro.conf.subcommand("predict")]
     | Annotated[EvaluateVerb, tyro.conf.subcommand("evaluate")]
     | Annotated[MeasureVerb, tyro.conf.subcommand("measure")]
+    | Annotated[ConvertVerb, tyro.conf.subcommand("convert")]
     | Annotated[ReportVerb, tyro.conf.subcommand("report")]
     | Annotated[BenchVerb, tyro.conf.subcommand("bench")]
 )

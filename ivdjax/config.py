@@ -71,6 +71,8 @@ class Data:
     """A mask whose header disagrees with its images: refuse it, trust its voxels, or resample it by its header."""
     folds: int = 0
     """Folds of the cross-validation, grouped by subject; 0 leaves one subject out a fold."""
+    fold_table: Path | None = None
+    """CSV file with the columns case,fold that deals the cases to folds 0, 1, 2 ... itself; then folds says nothing."""
     fold: int = 0
     """The fold whose subjects are held out."""
     hold_out: tuple[str, ...] = ()
@@ -197,6 +199,8 @@ class Train:
     checkpoints; 0: one on a CPU or where the host gathers the stacks, else up to ten."""
     parallel: Literal["jit", "pmap"] = "jit"
     """How a step is spread over devices: jit over a mesh, or pmap, which only deals out the batch."""
+    tracker: Literal["none", "wandb", "mlflow"] = "none"
+    """Also log to Weights & Biases or MLflow, each an extra of the package; TensorBoard events are always written."""
 
 
 @dataclass(frozen=True)

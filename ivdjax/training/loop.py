@@ -25,6 +25,7 @@ from ivdjax.training.checkpoint import Checkpoints
 from ivdjax.training.logbook import Logbook
 from ivdjax.training.state import Params, State
 from ivdjax.training.step import Metrics, train_step
+from ivdjax.training.trackers import NO_TRACKING, Tracking
 
 _DEVICE_SHARE = 0.25  # of a device's free memory that volumes may take; a step needs the rest
 
@@ -35,6 +36,7 @@ def train(
     cases: Sequence[CachedCase],
     folder: Path,
     start_params: Params | None = None,
+    tracking: Tracking = NO_TRACKING,
 ) -> list[Params]:
     """Train from the newest checkpoint in `folder/checkpoints`, or from scratch, to the last step, and save it.
 
@@ -49,6 +51,7 @@ def train(
         cases: of the whole run.
         folder: of the run.
         start_params: weights to start from where there is no checkpoint; None draws random ones.
+        tracking: also told of what is logged, on the first process.
 
     Returns:
         The mean weights of each network, of the checkpoint that `experiment.predict` names, as NumPy arrays.
@@ -79,7 +82,8 @@ def train(
 
     # Loop: score, save, next batches, steps. The last step is scored and saved, too.
     recent: list[list[Metrics]] = []
-    logbook = Logbook(folder, config.steps, start, config.batch_size * F, active=jax.process_index() == 0)
+    active = jax.process_index() == 0
+    logbook = Logbook(folder, config.steps, start, config.batch_size * F, tracking, active)
     with logbook, preemption.deferred() as asked_to_stop:
         while True:
             last, fresh = step == config.steps, step > start
