@@ -26,7 +26,8 @@ def variants(base: Experiment) -> dict[str, Experiment]:
         return replace(base, data=replace(base.data, slices=slices))
 
     model = base.model
-    shared = {"classes": model.classes, "features": model.features, "depth": model.depth, "dtype": model.dtype}
+    names = ("classes", "features", "depth", "decoder_depth", "deep_supervision", "dtype")
+    shared = {name: getattr(model, name) for name in names}
     patches = max(1, round(base.train.batch_size / _PATCH))
     return {
         **{f"k{slices}": stacks(slices) for slices in (1, 3, 5, 7)},

@@ -109,9 +109,6 @@ def write_tree(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out}: exists and is not an empty folder; name a new folder, or remove this one first")
     out.mkdir(parents=True, exist_ok=True)
-    files.write_json(
-        out / dataset.PHANTOM_MARK, {"seed": seed, "cases": cases, "shape": shape, "spacing_mm": spacing_mm}
-    )
     for index in range(cases):
         name = f"{index + 1:02d}"
         images, affine = _case(seed, index, shape, spacing_mm)
@@ -125,6 +122,8 @@ def write_tree(
             shutil.rmtree(folder, ignore_errors=True)
         if progress:
             progress(index + 1, cases)
+    drawn = {"seed": seed, "cases": cases, "shape": shape, "spacing_mm": spacing_mm}
+    files.write_json(out / dataset.PHANTOM_MARK, drawn)
 
 
 def _case(

@@ -102,3 +102,18 @@ def test_a_table_that_lacks_or_repeats_a_case_is_refused(tmp_path):
             split(CASES, Data(fold_table=path))
     with pytest.raises(DataError, match=r"none.csv: the table of folds cannot be read"):
         split(CASES, Data(fold_table=tmp_path / "none.csv"))
+
+
+def test_fewer_subjects_to_learn_from_are_among_more_and_follow_the_held_out_ones():
+    cases = [Case(f"{i:02d}", (), None, f"s{(i - 1) // 2}") for i in range(1, 17)]
+    for fold in range(8):
+        learnt = []
+        for number in (1, 3, 7, 0):
+            parts = splits.split(cases, Data(fold=fold, learn_subjects=number))
+            learnt.append({case.subject for case in parts.train})
+            assert len(parts.train) == 2 * (number or 7)
+            assert {case.subject for case in parts.held_out} == {f"s{fold}"}
+        assert learnt[0] == {f"s{(fold + 1) % 8}"}
+        assert learnt[0] < learnt[1] < learnt[2] == learnt[3]
+    with pytest.raises(UsageError, match="there are 7 that are not held out"):
+        splits.split(cases, Data(learn_subjects=8))
