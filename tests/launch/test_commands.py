@@ -46,8 +46,18 @@ def test_commands_of_the_pages_and_the_image(parse):
     commands = [shlex.split(line) for line in found(r"-m experiments\.(?=\w)")]
     assert len(commands) >= 6
     for name, *words in commands:
-        if name != "NAME":
+        if name.startswith("ablate_"):
+            lists(name, words)
+        elif name != "NAME":
             parse(name, words)
+
+
+def lists(name, words):
+    """Let an ablation list its variants in place of what it was to do."""
+    command = [sys.executable, "-m", f"experiments.{name}", *words, "--list"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert listed.returncode == 0, listed.stderr
+    assert "the base" in listed.stdout
 
 
 def test_by_hand_two_machines_name_the_same_meeting_place(parse):
