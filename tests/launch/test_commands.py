@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ivdjax import cli, run
+from ivdjax import command_line, run
 from ivdjax.training import distributed
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +34,7 @@ def parse(monkeypatch, capfd):
         monkeypatch.setattr(sys, "argv", [name, *words])
         module = importlib.import_module(f"experiments.{name}")
         with pytest.raises(SystemExit) as stop:
-            cli.experiment(module.experiment(), module.__doc__)
+            command_line.experiment(module.experiment(), module.__doc__)
         assert stop.value.code == 0, capfd.readouterr().err
         (experiment,) = experiments
         return experiment, met[0] if met else None
