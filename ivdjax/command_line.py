@@ -99,11 +99,11 @@ def ablation(name: str, variants: "Variants", bases: Mapping[str, Experiment], m
         laid = plan(title, variants, told.experiment)
         variants_chosen = laid.choose(told.only)
         if told.list:
-            print("\n".join(estimate.describe(laid, variants_chosen)))
+            print("\n".join(estimate.describe(variants_chosen)))
         elif told.submit is not None:
             submit.submit(laid, variants_chosen, submit.passed_on(sys.argv[1:]), told.submit, told.dry_run)
         elif told.dry_run:
-            estimate.announce(laid, variants_chosen)
+            estimate.announce(variants_chosen)
         else:
             _join(told)
             if told.part is not None:

@@ -228,25 +228,40 @@ def check(experiment: Experiment) -> None:
 
 def _claim(folder: Path, experiment: Experiment) -> None:
     """Make the run's folder this experiment's, or refuse it if it is another's."""
-    path, wanted = folder / "config.json", config.to_dict(experiment)
+    if (folder / "config.json").exists():
+        refuse_another(folder, experiment)
+        return
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UsageError(f"{folder}: is neither empty nor a run's folder; choose another with --run-dir")
+    files.write_json(folder / "config.json", _kept(experiment))
+
+
+def refuse_another(folder: Path, experiment: Experiment) -> None:
+    """Refuse the folder of a run of another experiment.
+
+    Raises:
+        UsageError: it is one.
+        DataError: its settings cannot be read.
+    """
+    # What changes how fast it goes, but not what comes out, is not part of what it is.
+    found = files.read_json(folder / "config.json")
+    changed = [line for line in config.differences(found, _kept(experiment)) if not line.startswith(_FREE)]
+    if changed:
+        raise UsageError(
+            f"{folder}: holds a run with other settings ({'; '.join(changed)}); choose another folder with --run-dir"
+        )
+
+
+def _kept(experiment: Experiment) -> dict:
+    """The settings of an experiment, as a run's folder keeps them."""
+    wanted = config.to_dict(experiment)
     # Where the run lies is not part of what it is: a folder may be moved and then resumed. The scans and tables stay
     # where they are, from wherever the path to them was given.
     wanted["run_dir"] = None
     for name in ("root", "subject_table", "fold_table"):
         if wanted["data"][name] is not None:
             wanted["data"][name] = str(Path(wanted["data"][name]).resolve())
-    if not path.exists():
-        if folder.is_dir() and any(folder.iterdir()):
-            raise UsageError(f"{folder}: is neither empty nor a run's folder; choose another with --run-dir")
-        files.write_json(path, wanted)
-        return
-    # Nor is what changes how fast it goes, but not what comes out.
-    found = files.read_json(path)
-    changed = [line for line in config.differences(found, wanted) if not line.startswith(_FREE)]
-    if changed:
-        raise UsageError(
-            f"{folder}: holds a run with other settings ({'; '.join(changed)}); choose another folder with --run-dir"
-        )
+    return wanted
 
 
 def draw_phantom(folder: Path, size: Phantom) -> None:

@@ -1,17 +1,18 @@
 """What an ablation has before it: a list of its variants, and about how long each will take."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import jax
 import nibabel as nib
 
 from ivdjax import run
-from ivdjax.ablation.plan import Plan, Variant
+from ivdjax.ablation.plan import Variant
 from ivdjax.bench import sizes, step
 from ivdjax.config import Experiment
 from ivdjax.data.dataset import Case
+from ivdjax.models import labelled_slices
 
 _STEPS = 3  # timed, of which the quickest counts
 
@@ -37,7 +38,7 @@ class Cost:
         return self.compile_s + self.step_s * self.steps * self.networks + self.predict_s
 
 
-def describe(plan: Plan, chosen: Sequence[Variant]) -> list[str]:
+def describe(chosen: Sequence[Variant]) -> list[str]:
     """A line a variant: its name, how far it is and what differs from the base."""
     width = max(len(variant.name) for variant in chosen)
     far = max(len(variant.state) for variant in chosen)
@@ -47,9 +48,9 @@ def describe(plan: Plan, chosen: Sequence[Variant]) -> list[str]:
     ]
 
 
-def announce(plan: Plan, chosen: Sequence[Variant]) -> None:
+def announce(chosen: Sequence[Variant]) -> None:
     """Print the list, and what each unfinished variant will take, from a few steps that are made and timed here."""
-    print("\n".join(describe(plan, chosen)))
+    print("\n".join(describe(chosen)))
     left = [variant for variant in chosen if not variant.finished]
     total = 0.0
     for variant in left:
@@ -77,8 +78,10 @@ def measure(experiment: Experiment) -> Cost:
     pixel_s = step_s / 3 / (experiment.train.batch_size * data.window[0] * data.window[1])
     views = 1 + experiment.predict.flip
     held_out = [case for member in members for case in member.held_out]
-    pixels = sum(_voxels(cases[case], experiment) for case in held_out)
-    return Cost(compile_s, step_s, len(members), experiment.train.steps, views * pixels * pixel_s)
+    # A stack for each slice, or for every few where a stack has all of its slices segmented.
+    stacks = 1 / max(1, labelled_slices(experiment.model, data.slices) // 2)
+    pixels = stacks * views * sum(_voxels(cases[case], experiment) for case in held_out)
+    return Cost(compile_s, step_s, len(members), experiment.train.steps, pixels * pixel_s)
 
 
 def _voxels(case: Case, experiment: Experiment) -> int:
@@ -86,7 +89,7 @@ def _voxels(case: Case, experiment: Experiment) -> int:
     return shape[0] * shape[1] * shape[2]
 
 
-def _timed(make: object) -> float:
+def _timed(make: Callable[[], jax.Array]) -> float:
     began = time.perf_counter()
     jax.block_until_ready(make())
     return time.perf_counter() - began

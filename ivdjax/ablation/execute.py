@@ -45,6 +45,9 @@ def run_variants(plan: Plan, chosen: Sequence[Variant]) -> None:
 
 def prepare(plan: Plan, chosen: Sequence[Variant]) -> None:
     """Refuse what cannot be run, before anything is, and draw the phantom that the variants share."""
+    for variant in dict.fromkeys((*chosen, plan.base_variant)):
+        if (variant.folder / "config.json").exists():
+            _named(variant, lambda variant=variant: run.refuse_another(variant.folder, variant.experiment))
     for variant in chosen:
         _named(variant, lambda variant=variant: run.check(variant.experiment))
         if variant.folder != variant.experiment.folder and not variant.finished:

@@ -99,6 +99,7 @@ def test_mistakes_are_one_line(finished, tree):
     for words, line in (
         (("--only", "k9"), "ivdjax: ablate_context-t2 has no variant k9; it has k1, k3, k5, k7, attention, 3d"),
         (("--only", "k1", "--train.steps", "8", "--part", "sky"), "ivdjax: k1: "),
+        (("--only", "k7", "--train.batch-size", "4"), "ivdjax: k3: "),
         (("--only", "k1", "--part", "slurm"), "ivdjax: --part slurm: this is no task of the array"),
     ):
         environment = {"SLURM_ARRAY_TASK_ID": ""}
