@@ -1,5 +1,6 @@
 """From a volume to the probability of each class in each of its voxels: stacks of whole slices, and back."""
 
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import jax
@@ -14,6 +15,10 @@ from ivdjax.data import stacks
 # Slices, heights and widths are padded to multiples of these, so that volumes of nearly one size share a program.
 _SIZE_STEPS = (12, 32, 32)
 
+# Voxels along H and W by which a volume is shifted, in the order in which `Predict.shifts` takes them. Two: no network
+# here that halves its grid more than once sees the same voxels together then.
+SHIFTS = ((0, 2), (0, -2), (2, 0), (-2, 0), (2, 2), (-2, -2), (2, -2), (-2, 2))
+
 
 def probability(
     model: nn.Module,
@@ -23,17 +28,66 @@ def probability(
     config: Predict,
     present_C: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Probability of each class, probability_ZxHxWxN in float32.
+    """Probability of each class, probability_ZxHxWxN in float32: the mean over the `views` of one network."""
+    total_ZxHxWxN, count = 0, 0
+    for view_ZxHxWxN in views(model, params, image_ZxHxWxC, K, config, present_C):
+        total_ZxHxWxN, count = total_ZxHxWxN + view_ZxHxWxN, count + 1
+    return total_ZxHxWxN / np.float32(count)
+
+
+def views(
+    model: nn.Module,
+    params: dict,
+    image_ZxHxWxC: np.ndarray,
+    K: int,
+    config: Predict,
+    present_C: np.ndarray | None = None,
+) -> Iterator[np.ndarray]:
+    """Yield what a network says of a volume as it is, then flipped, then shifted: probability_ZxHxWxN in float32 each.
+
+    A shifted view lies where the volume does. What was shifted out of it is as in the view that was not shifted.
 
     Args:
         model: the network.
         params: its weights.
         image_ZxHxWxC: normalised as the training volumes were.
         K: slices of a stack.
-        config: stacks at once, and whether to average with the left-right flipped volume.
+        config: stacks at once; whether there is a flipped view beside each; and how many shifts of `SHIFTS`.
         present_C: 1 for channels that are there, 0 for those that are not and whose intensities are 0; None for a
             network that is not told.
     """
+    unshifted = _segment(model, params, image_ZxHxWxC, K, config, present_C)
+    yield from unshifted
+    for h, w in SHIFTS[: config.shifts]:
+        shifted_ZxHxWxC = _shift(image_ZxHxWxC, h, w)
+        for view_ZxHxWxN, whole_ZxHxWxN in zip(
+            _segment(model, params, shifted_ZxHxWxC, K, config, present_C), unshifted, strict=True
+        ):
+            back_ZxHxWxN = _shift(view_ZxHxWxN, -h, -w)
+            for axis, lost in ((1, h), (2, w)):
+                at = [slice(None)] * 4
+                # Moved on by `lost`, the last of them left the volume; moved back, the first.
+                at[axis] = slice(-lost, None) if lost > 0 else slice(0, -lost)
+                back_ZxHxWxN[tuple(at)] = whole_ZxHxWxN[tuple(at)]
+            yield back_ZxHxWxN
+
+
+def _shift(volume_ZxHxWxC: np.ndarray, h: int, w: int) -> np.ndarray:
+    """A volume moved on by some voxels along H and W; its edge is repeated."""
+    _, H, W, _ = volume_ZxHxWxC.shape
+    rows, columns = np.clip(np.arange(H) - h, 0, H - 1), np.clip(np.arange(W) - w, 0, W - 1)
+    return volume_ZxHxWxC[:, rows][:, :, columns]
+
+
+def _segment(
+    model: nn.Module,
+    params: dict,
+    image_ZxHxWxC: np.ndarray,
+    K: int,
+    config: Predict,
+    present_C: np.ndarray | None,
+) -> Sequence[np.ndarray]:
+    """Probability_ZxHxWxN of a volume as it is and, where asked for, flipped."""
     Z, H, W, _ = image_ZxHxWxC.shape
     padding = [*((0, -size % step) for size, step in zip((Z, H, W), _SIZE_STEPS, strict=True)), (0, 0)]
     # In one piece to the accelerator, where each slice is then used in K stacks.
@@ -43,7 +97,7 @@ def probability(
         # The last batch repeats the last slice, so that every batch has one shape.
         centres_B = np.minimum(np.arange(first, first + config.batch_size), Z - 1)
         parts.append(_stack_probability(model, config.flip, K, params, padded_ZxHxWxC, centres_B, present_C))
-    return np.concatenate([np.asarray(part) for part in parts])[:Z, :H, :W]
+    return [np.concatenate([np.asarray(part) for part in view])[:Z, :H, :W] for view in zip(*parts, strict=True)]
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
@@ -55,12 +109,13 @@ def _stack_probability(
     volume_ZxHxWxC: Array,
     centres_B: Array,
     present_C: Array | None,
-) -> Array:
+) -> list[Array]:
+    """Probability_BxHxWxN of the centre slices in each view."""
     stack_BxKxHxWxC = stacks.all_stacks(volume_ZxHxWxC, centres_B, K).astype(jnp.float32)
     # A left-right flip only reverses the order of the slices: the picture of the centre slice stays as it is.
-    views = [stack_BxKxHxWxC, stack_BxKxHxWxC[:, ::-1]] if flip else [stack_BxKxHxWxC]
+    seen = [stack_BxKxHxWxC, stack_BxKxHxWxC[:, ::-1]] if flip else [stack_BxKxHxWxC]
     present = () if present_C is None else (jnp.broadcast_to(present_C, (stack_BxKxHxWxC.shape[0], len(present_C))),)
-    return sum(jax.nn.softmax(model.apply({"params": params}, view, *present)) for view in views) / len(views)
+    return [jax.nn.softmax(model.apply({"params": params}, view, *present)) for view in seen]
 
 
 def mask(probability_ZxHxWxN: np.ndarray) -> np.ndarray:
