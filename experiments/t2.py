@@ -2,11 +2,11 @@
 
     python -m experiments.t2 --data.root FOLDER
 
-FOLDER holds NN/NN_t2.nii.gz and NN/NN_Labels.nii.gz. Six named cases are held out; name others with
-`--data.hold-out`. Another single contrast is `--data.channels NAME`. On 24 slabs of the SPIDER set: volume
-Dice 0.903 on the six held out, all 45 discs found, in 26 minutes on two shared cores. `--init-from default`
-starts from the weights in the package, `--init-from RUN` from a run of `experiments.phantom_pretrain`; the channel
-here then takes the place of water there.
+FOLDER holds NN/NN_t2.nii.gz and NN/NN_Labels.nii.gz; `ivdjax convert spider` makes one of SPIDER's files. Six named
+cases are held out; name others with `--data.hold-out`. Another single contrast is `--data.channels NAME`. On 24 slabs
+of the SPIDER set: volume Dice 0.903 on the six held out, all 45 discs found, in 26 minutes on two shared cores.
+`--init-from default` starts from the weights in the package, `--init-from RUN` from a run of
+`experiments.phantom_pretrain`; the channel here then takes the place of water there.
 """
 
 from ivdjax import cli

@@ -71,10 +71,14 @@ class Data:
     """A mask whose header disagrees with its images: refuse it, trust its voxels, or resample it by its header."""
     folds: int = 0
     """Folds of the cross-validation, grouped by subject; 0 leaves one subject out a fold."""
+    fold_table: Path | None = None
+    """CSV file with the columns case,fold that deals the cases to folds 0, 1, 2 ... itself; then folds says nothing."""
     fold: int = 0
     """The fold whose subjects are held out."""
     hold_out: tuple[str, ...] = ()
     """Names of the cases to hold out instead of a fold's; their subjects' other cases are held out with them."""
+    learn_subjects: int = 0
+    """Subjects to learn from, of those that are not held out: so many that follow the held-out one; 0 takes all."""
     slices: int = 5
     """K, neighbouring sagittal slices in a stack; odd, the centre one is segmented."""
     window: tuple[int, int] = (256, 256)
@@ -156,12 +160,22 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class Loss:
-    """Soft Dice plus cross-entropy."""
+    """Soft Dice plus cross-entropy, and others. A weight of zero leaves a loss out."""
 
     dice_weight: float = 1.0
     """Weight of the soft Dice loss, a mean over samples and foreground classes."""
     cross_entropy_weight: float = 1.0
     """Weight of the cross-entropy, a mean over voxels."""
+    tversky_weight: float = 0.0
+    """Weight of the Tversky loss, a mean over samples and foreground classes."""
+    tversky_misses: float = 0.7
+    """How much missed voxels count in it; false ones count for the rest to 1. At 0.5 it is soft Dice."""
+    focal_weight: float = 0.0
+    """Weight of the focal loss, a mean over voxels."""
+    focal_gamma: float = 2.0
+    """Power by which it passes over voxels that are right already; at 0 it is the cross-entropy."""
+    boundary_weight: float = 0.0
+    """Weight of the boundary loss, a mean over voxels of probability times distance to the boundary in voxels."""
     deep_supervision_weight: float = 0.5
     """Weight of the loss at half resolution, halved again at each coarser one; used where the network offers them."""
 
@@ -185,6 +199,8 @@ class Train:
     checkpoints; 0: one on a CPU or where the host gathers the stacks, else up to ten."""
     parallel: Literal["jit", "pmap"] = "jit"
     """How a step is spread over devices: jit over a mesh, or pmap, which only deals out the batch."""
+    tracker: Literal["none", "wandb", "mlflow"] = "none"
+    """Also log to Weights & Biases or MLflow, each an extra of the package; TensorBoard events are always written."""
 
 
 @dataclass(frozen=True)

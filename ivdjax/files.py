@@ -2,13 +2,14 @@
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ivdjax.errors import DataError
+from ivdjax.errors import DataError, UsageError
 
 
 @contextmanager
@@ -33,6 +34,31 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+@contextmanager
+def making(folder: Path) -> Iterator[Path]:
+    """Yield a folder beside `folder` to fill; on success it becomes `folder` at once, on failure it is removed.
+
+    Raises:
+        UsageError: `folder` is there and is not an empty folder.
+        DataError: it cannot be written.
+    """
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UsageError(f"{folder}: exists and is not an empty folder; name a new one, or remove this one first")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".partial-{folder.name}-", dir=folder.parent))
+        try:
+            yield partial
+            umask = os.umask(0)
+            os.umask(umask)
+            partial.chmod(0o777 & ~umask)
+            partial.rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written: {error.strerror or error}") from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` in UTF-8, whole or not at all."""
     with replacing(path) as partial:
@@ -50,6 +76,15 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         DataError: the file is missing or is not a JSON object.
     """
+    return _read_json(path, dict, "object")
+
+
+def read_json_list(path: Path) -> list[Any]:
+    """Read a JSON array; errors are as of `read_json`."""
+    return _read_json(path, list, "array")
+
+
+def _read_json(path: Path, kind: type, called: str) -> Any:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -58,6 +93,6 @@ def read_json(path: Path) -> dict[str, Any]:
         ) from error
     except ValueError as error:
         raise DataError(f"{path}: is not JSON ({error}); restore it, or evaluate or start the run again") from error
-    if not isinstance(value, dict):
-        raise DataError(f"{path}: is not a JSON object; restore it, or evaluate or start the run again")
+    if not isinstance(value, kind):
+        raise DataError(f"{path}: is not a JSON {called}; restore it, or evaluate or start the run again")
     return value

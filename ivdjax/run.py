@@ -3,7 +3,9 @@
 What is in the run's folder says what is done: a checkpoint of the last step, a mask a held-out case, the report.
 """
 
+import json
 import logging
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +13,7 @@ from pathlib import Path
 import jax
 
 from ivdjax import config, files, progress, trained
-from ivdjax.config import Experiment
+from ivdjax.config import Experiment, Phantom
 from ivdjax.data import cache, dataset, phantom, splits
 from ivdjax.data.cache import CachedCase
 from ivdjax.data.dataset import Case
@@ -19,18 +21,25 @@ from ivdjax.data.splits import Member
 from ivdjax.errors import UsageError
 from ivdjax.evaluation import evaluate, record, report
 from ivdjax.inference import weights
-from ivdjax.training import distributed, loop, transfer
+from ivdjax.training import distributed, loop, trackers, transfer
 
 logger = logging.getLogger("ivdjax")
 
 # Settings that change how a run goes, but not what comes out of it.
-_FREE = ("data.threads ", "data.cache ", "data.residency ", "train.steps_per_call ", "train.parallel ")
+_FREE = (
+    *("data.threads ", "data.cache ", "data.residency "),
+    *("train.steps_per_call ", "train.parallel ", "train.tracker "),
+)
 
 
-def run(experiment: Experiment) -> None:
+def run(experiment: Experiment, drawn: Path | None = None) -> None:
     """Do what is not yet done of an experiment, and say where the report is.
 
     Of several processes each trains and predicts its share; the first does the rest.
+
+    Args:
+        experiment: what to do.
+        drawn: the experiment's phantom, drawn before; by default it is drawn into the run's folder.
 
     Raises:
         UsageError: the run's folder is of another experiment, or settings do not fit the data.
@@ -38,7 +47,7 @@ def run(experiment: Experiment) -> None:
         Preempted: SIGTERM came; what is done is safe.
     """
     folder, data = experiment.folder, experiment.data
-    _check(experiment)
+    check(experiment)
     start_params = None
     if experiment.init_from is not None:
         source = trained.load(weights.find(experiment.init_from))
@@ -51,28 +60,33 @@ def run(experiment: Experiment) -> None:
         _say(f"Finished already: look at {finished} (scores in {folder / 'scores.json'}).")
         return
     root = data.root if data.root is not None else folder / "phantom"
-    distributed.first(lambda: _draw_phantom(folder / "phantom", experiment))
+    if data.root is None:
+        distributed.first(lambda: _link(root, drawn) if drawn is not None else draw_phantom(root, data.phantom))
     cases, members = _members(root, experiment)
-    distributed.first(lambda: files.write_json(folder / "splits.json", _splits(cases, members)))
+    distributed.first(lambda: _keep_splits(folder, cases, members))
     held_out = sorted({case for member in members for case in member.held_out})
     names = [cases[case].name for case in held_out]
     _say(_introduction(experiment, members, names))
     # The first process fills the cache, from which the others then read.
     read = distributed.first(lambda: _read(cases, experiment)) or _read(cases, experiment)
-    networks = loop.train(experiment, members, read, folder, start_params)
+    with distributed.first(lambda: _tracking(experiment)) or trackers.NO_TRACKING as tracking:
+        networks = loop.train(experiment, members, read, folder, start_params, tracking)
+        _predict(trained.Trained(experiment, tuple(networks)), members, cases, held_out)
+        distributed.first(lambda: _score(experiment, root, cases, names, tracking))
 
-    finished_training = trained.Trained(experiment, tuple(networks))
-    predictions = folder / "predictions"
+
+def _predict(networks: trained.Trained, members: Sequence[Member], cases: Sequence[Case], held_out: list[int]) -> None:
+    """Segment the held-out cases, each by the networks that have not seen it; each process does its share."""
+    predictions = networks.experiment.folder / "predictions"
     with progress.bar("predicting") as advance:
         own = held_out[jax.process_index() :: jax.process_count()]
         for done, case in enumerate(own, start=1):
             out = predictions / f"{cases[case].name}.nii.gz"
             if not out.exists():
                 asked = [i for i, member in enumerate(members) if case in member.held_out]
-                finished_training.predict(cases[case], out, members=asked)
+                networks.predict(cases[case], out, members=asked)
             advance(done, len(own))
     distributed.wait("predicted")
-    distributed.first(lambda: _score(experiment, root, cases, names))
 
 
 def _read(cases: Sequence[Case], experiment: Experiment) -> list[CachedCase]:
@@ -86,7 +100,9 @@ def _read(cases: Sequence[Case], experiment: Experiment) -> list[CachedCase]:
     return read
 
 
-def _score(experiment: Experiment, root: Path, cases: Sequence[Case], names: Sequence[str]) -> None:
+def _score(
+    experiment: Experiment, root: Path, cases: Sequence[Case], names: Sequence[str], tracking: trackers.Tracking
+) -> None:
     """Score the predictions of the named cases, write the report and say what came out."""
     folder = experiment.folder
     with progress.bar("scoring") as advance:
@@ -101,6 +117,7 @@ def _score(experiment: Experiment, root: Path, cases: Sequence[Case], names: Seq
         )
     for line in summary.warnings:
         logger.warning(line)
+    tracking.scores(_to_track(summary))
     finished = write_report(folder)
     dice, volume_dice = (summary.estimates[name].mean for name in ("dice", "volume_dice"))
     print(
@@ -109,13 +126,29 @@ def _score(experiment: Experiment, root: Path, cases: Sequence[Case], names: Seq
     )
 
 
+def _tracking(experiment: Experiment) -> trackers.Tracking:
+    return trackers.start(experiment.train.tracker, experiment.folder, experiment.name, config.to_dict(experiment))
+
+
+def _to_track(summary: evaluate.Summary) -> dict[str, float]:
+    """Scores by the names that a tracker shows them under."""
+    values = {"discs": summary.discs, "discs_found": summary.discs_found, "false_discs": summary.false_discs}
+    for name, estimate in summary.estimates.items():
+        values |= {name: estimate.mean, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+    return {f"scores/{name}": float(value) for name, value in values.items() if value is not None}
+
+
 def _say(line: str) -> None:
     if jax.process_index() == 0:
         print(line, flush=True)
 
 
 def _introduction(experiment: Experiment, members: Sequence[Member], names: Sequence[str]) -> str:
-    line = "The digital phantom, for want of a --data.root: " if experiment.data.root is None else ""
+    root, line = experiment.data.root, ""
+    if root is None:
+        line = "The digital phantom, for want of a --data.root: "
+    elif dataset.is_phantom(root):
+        line = "Digital phantoms: "
     if experiment.data.fresh.per_step:
         source = "phantoms drawn on the way"
     else:
@@ -124,26 +157,48 @@ def _introduction(experiment: Experiment, members: Sequence[Member], names: Sequ
     return f"{line}{networks}{source} to learn from, {len(names)} held out: {', '.join(names)}"
 
 
+def cases_and_members(experiment: Experiment) -> tuple[list[Case], list[Member]]:
+    """Cases of an experiment, and the networks to train with them; those of a phantom need not be drawn yet."""
+    if experiment.data.root is not None:
+        return _members(experiment.data.root, experiment)
+    cases = [Case(f"{number:02d}", (), None, "") for number in range(1, experiment.data.phantom.cases + 1)]
+    return _with_members(cases, experiment)
+
+
 def _members(root: Path, experiment: Experiment) -> tuple[list[Case], list[Member]]:
-    """Cases of a folder, and the networks to train with them."""
+    return _with_members(dataset.discover(root, experiment.data.channels), experiment)
+
+
+def _with_members(cases: Sequence[Case], experiment: Experiment) -> tuple[list[Case], list[Member]]:
     data = experiment.data
-    cases = dataset.assign_subjects(dataset.discover(root, data.channels), data.subjects, data.subject_table)
+    cases = dataset.assign_subjects(cases, data.subjects, data.subject_table)
     seeds = range(experiment.seed, experiment.seed + experiment.seeds)
     return cases, splits.members(cases, data, experiment.folds == "all", seeds)
 
 
-def _splits(cases: Sequence[Case], members: Sequence[Member]) -> list[dict]:
-    return [
+def _keep_splits(folder: Path, cases: Sequence[Case], members: Sequence[Member]) -> None:
+    """Write which cases each network learns from, or see that it is still the same: tables and folders may change."""
+    path = folder / "splits.json"
+    split = [
         {
             "seed": member.seed,
             "learn": [cases[case].name for case in member.learn],
+            "learn_subjects": len({cases[case].subject for case in member.learn}),
             "held_out": [cases[case].name for case in member.held_out],
         }
         for member in members
     ]
+    text = json.dumps(split, indent=2) + "\n"
+    if not path.exists():
+        files.write_text(path, text)
+    elif path.read_text(encoding="utf-8") != text:
+        raise UsageError(
+            f"{folder}: holds a run with another split ({path.name}); its cases or a table have changed since: restore "
+            "them, or choose another folder with --run-dir"
+        )
 
 
-def _check(experiment: Experiment) -> None:
+def check(experiment: Experiment) -> None:
     """Refuse settings that do not fit each other, before anything is written."""
     data, train, dixon = experiment.data, experiment.train, set(dataset.DIXON)
     if data.slices % 2 == 0:
@@ -157,6 +212,7 @@ def _check(experiment: Experiment) -> None:
         raise UsageError(f"--data.root: name the folder with the cases; the phantom has no channel {wrong}")
     if experiment.seeds < 1 or experiment.seed < 0 or train.steps_per_call < 0:
         raise UsageError("--seeds is 1 or more, --seed and --train.steps-per-call (0: as many as is best) 0 or more")
+    trackers.check(train.tracker)
     if not data.fresh.per_step:
         return
     if experiment.folds == "all":
@@ -173,11 +229,12 @@ def _check(experiment: Experiment) -> None:
 def _claim(folder: Path, experiment: Experiment) -> None:
     """Make the run's folder this experiment's, or refuse it if it is another's."""
     path, wanted = folder / "config.json", config.to_dict(experiment)
-    # Where the run lies is not part of what it is: a folder may be moved and then resumed. The scans stay where they
-    # are, from wherever the path to them was given.
+    # Where the run lies is not part of what it is: a folder may be moved and then resumed. The scans and tables stay
+    # where they are, from wherever the path to them was given.
     wanted["run_dir"] = None
-    if experiment.data.root is not None:
-        wanted["data"]["root"] = str(experiment.data.root.resolve())
+    for name in ("root", "subject_table", "fold_table"):
+        if wanted["data"][name] is not None:
+            wanted["data"][name] = str(Path(wanted["data"][name]).resolve())
     if not path.exists():
         if folder.is_dir() and any(folder.iterdir()):
             raise UsageError(f"{folder}: is neither empty nor a run's folder; choose another with --run-dir")
@@ -192,10 +249,9 @@ def _claim(folder: Path, experiment: Experiment) -> None:
         )
 
 
-def _draw_phantom(folder: Path, experiment: Experiment) -> None:
-    """Draw the phantom's cases where there are no others, once; what a killed run left half drawn is drawn again."""
-    if experiment.data.root is None and not folder.exists():
-        size = experiment.data.phantom
+def draw_phantom(folder: Path, size: Phantom) -> None:
+    """Draw the phantom's cases, once; what a killed run left half drawn is drawn again."""
+    if not folder.exists():
         partial = folder.with_name(f".partial-{folder.name}")
         shutil.rmtree(partial, ignore_errors=True)
         with progress.bar("drawing phantoms") as advance:
@@ -208,6 +264,11 @@ def _draw_phantom(folder: Path, experiment: Experiment) -> None:
                 progress=advance,
             )
         partial.rename(folder)
+
+
+def _link(link: Path, folder: Path) -> None:
+    if not link.exists():
+        link.symlink_to(os.path.relpath(folder, link.parent), target_is_directory=True)
 
 
 def write_report(folder: Path) -> Path:
@@ -223,6 +284,7 @@ def write_report(folder: Path) -> Path:
     data = experiment.data
     pages = record.load_cases(record.read(folder))
     cases, members = _members(data.root if data.root is not None else folder / "phantom", experiment)
+    _keep_splits(folder, cases, members)
     held_out = sorted({case for member in members for case in member.held_out})
     names = ", ".join(cases[case].name for case in held_out)
     learnt = " or ".join(
@@ -235,6 +297,7 @@ def write_report(folder: Path) -> Path:
     if len(members) > 1:
         scans["networks"] = f"{len(members)}; a case is segmented by those that have not seen it (splits.json)"
     scans["channel in the pictures"] = data.channels[-1]
-    caption = f"Held-out cases {names} of {'the digital phantom' if data.root is None else data.root.resolve().name}."
+    on_phantom = data.root is None or dataset.is_phantom(data.root)
+    caption = f"Held-out cases {names} of {'the digital phantom' if on_phantom else data.root.resolve().name}."
     machine = {"devices": ", ".join(sorted({device.device_kind for device in jax.devices()}))}
     return report.write_report(folder, pages, caption=caption, data=scans, machine=machine)

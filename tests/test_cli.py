@@ -276,3 +276,19 @@ def test_a_first_try_that_fails_leaves_the_run_folder_free(tree, tmp_path):
     assert (result.returncode, result.stderr.count("\n")) == (1, 1)
     assert "pass --data.channels t2" in result.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_convert_goes_to_nnunet_and_back(tree, tmp_path, monkeypatch, capfd):
+    raw = tmp_path / "Dataset001_Boxes"
+    code, _, err = ivdjax(
+        *(monkeypatch, capfd, "convert", "to-nnunet", tree, raw, "--channels", "t2", "--subjects", "single")
+    )
+    assert (code, err.splitlines()[0]) == (0, f"{raw}: 2 cases to learn from, 0 without labels, 2 folds")
+    code, _, err = ivdjax(monkeypatch, capfd, "convert", "nnunet", raw, tmp_path / "back")
+    assert (code, err) == (0, f"{tmp_path / 'back'}: 2 cases with t2\n")
+    assert ivdjax(monkeypatch, capfd, "check", tmp_path / "back", "--channels", "t2")[0] == 0
+    code, _, err = ivdjax(monkeypatch, capfd, "convert", "nnunet", raw, tmp_path / "back")
+    assert (code, err.count("\n")) == (2, 1)
+    code, _, err = ivdjax(monkeypatch, capfd, "convert", "spider", tree, tmp_path / "spider")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "no images/*.mha" in err

@@ -1,7 +1,7 @@
 import pytest
 
 from ivdjax import files
-from ivdjax.errors import DataError
+from ivdjax.errors import DataError, UsageError
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -29,3 +29,23 @@ def test_a_damaged_file_is_named(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(DataError, match=r"config\.json: is not JSON"):
         files.read_json(tmp_path / "config.json")
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    def fill(broken):
+        with files.making(tmp_path / "in" / "new") as folder:
+            (folder / "file").touch()
+            if broken:
+                raise DataError("broken")
+
+    with pytest.raises(DataError, match="broken"):
+        fill(broken=True)
+    assert list((tmp_path / "in").iterdir()) == []
+    (tmp_path / "in" / "new").mkdir()  # an empty one is no hindrance
+    fill(broken=False)
+    assert [path.name for path in (tmp_path / "in").rglob("*")] == ["new", "file"]
+    with pytest.raises(UsageError, match="not an empty folder"):
+        fill(broken=False)
+    (tmp_path / "in" / "file").touch()
+    with pytest.raises(DataError, match="cannot be written"), files.making(tmp_path / "in" / "file" / "new"):
+        pass

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import shutil
 
 import nibabel as nib
 import numpy as np
@@ -54,6 +55,9 @@ def test_every_case_is_held_out_by_its_own_networks(folder):
     report = (folder / "report.html").read_text()
     assert "6; a case is segmented by those that have not seen it" in report
     assert "2 cases of 2 subjects" in report
+    scores = json.loads((folder / "scores.json").read_text())
+    assert [(level["disc"], level["discs"]) for level in scores["per_disc"]] == [(1, 3), (2, 3)]
+    assert all(level["dice"]["low"] <= level["dice"]["mean"] <= level["dice"]["high"] for level in scores["per_disc"])
 
 
 def test_a_case_is_segmented_by_those_that_have_not_seen_it(folder, experiment, tmp_path):
@@ -81,6 +85,24 @@ def test_the_finished_run_is_left_as_it_is(folder, experiment, capfd):
     run.run(experiment)
     assert "Finished already" in capfd.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_split_that_has_changed_since_is_refused(folder, experiment, tmp_path):
+    """Whatever changed it, here a table of folds: the networks have seen what they would now be scored on."""
+    table, run_dir = tmp_path / "folds.csv", tmp_path / "run"
+    table.write_text("case,fold\n01,0\n02,0\n03,1\n")
+    data = dataclasses.replace(experiment.data, fold_table=table)
+    dealt = dataclasses.replace(experiment, data=data, run_dir=run_dir)
+    shutil.copytree(folder, run_dir)  # a run, as far as the split is concerned
+    (run_dir / "report.html").unlink()
+    settings = json.loads((run_dir / "config.json").read_text())
+    settings["data"]["fold_table"] = str(table)
+    (run_dir / "config.json").write_text(json.dumps(settings))
+    before = {path: path.stat().st_mtime_ns for path in run_dir.rglob("*") if path.is_file()}
+    for again in (lambda: run.run(dealt), lambda: run.write_report(run_dir)):
+        with pytest.raises(UsageError, match=r"another split \(splits.json\); its cases or a table have changed"):
+            again()
+    assert {path: path.stat().st_mtime_ns for path in run_dir.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize(

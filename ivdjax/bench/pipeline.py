@@ -51,7 +51,7 @@ def _loops(measured: Sizes, cases: list[CachedCase]) -> dict[str, Callable[[], f
     share = spread.share(experiment.train.batch_size)
     packed = stacks.pack([c.image_ZxHxWxC for c in cases], [c.label_ZxHxW for c in cases], data.slices, data.window)
     volumes = spread.place_volumes(packed)
-    host = pipeline.gathered(places, cases, data, share)
+    host = pipeline.gathered(places, cases, data, share=share)
     fixed = spread.place_batch(_together([next(host)]))
     key_F = spread.make(lambda: jnp.stack([jax.random.key(0)]))
     start = spread.make(partial(loop.initial_state, experiment, [0]))

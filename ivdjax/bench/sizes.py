@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from ivdjax.config import Augment, Data, Experiment, Train
-from ivdjax.models import UNet
+from ivdjax.models import UNet, labelled_slices
 
 Batch = dict[str, np.ndarray]
 
@@ -57,7 +57,7 @@ def without_augmentation(experiment: Experiment) -> Experiment:
 
 
 def fixed_batch(experiment: Experiment) -> Batch:
-    """A batch of noise with boxes for discs: stack_BxKxHxWxC in float32, label_BxHxW, sample_B and weight_B."""
+    """A batch of noise with boxes for discs: stack_BxKxHxWxC in float32, label_BxLxHxW, sample_B and weight_B."""
     data, B = experiment.data, experiment.train.batch_size
     label_BxHxW = np.repeat(boxes(*data.window)[None], B, 0)
     shape = (B, data.slices, *data.window, len(data.channels))
@@ -65,7 +65,7 @@ def fixed_batch(experiment: Experiment) -> Batch:
     stack_BxKxHxWxC += 2 * label_BxHxW[:, None, :, :, None]
     return {
         "stack": stack_BxKxHxWxC,
-        "label": label_BxHxW,
+        "label": np.repeat(label_BxHxW[:, None], labelled_slices(experiment.model, data.slices), 1),
         "sample": np.arange(B, dtype=np.int32),
         "weight": np.ones(B, np.float32),
     }

@@ -133,10 +133,10 @@ def loss_of(network: nn.Module, batch: dict[str, torch.Tensor], config: Loss) ->
 
 
 def place(batch: Batch, device: torch.device, memory_format: torch.memory_format) -> dict[str, torch.Tensor]:
-    """Put stack_BxKxHxWxC and label_BxHxW on the device as PyTorch likes them: stack_BxGxHxW with G = KC features."""
+    """Put stack_BxKxHxWxC and label_Bx1xHxW on the device as PyTorch likes them: stack_BxGxHxW, G = KC features."""
     stack_BxKxHxWxC = torch.from_numpy(np.asarray(batch["stack"], np.float32))
     stack_BxGxHxW = stack_BxKxHxWxC.permute(0, 1, 4, 2, 3).flatten(1, 2).contiguous(memory_format=memory_format)
-    label_BxHxW = torch.from_numpy(np.asarray(batch["label"], np.int64))
+    label_BxHxW = torch.from_numpy(np.asarray(batch["label"][:, 0], np.int64))
     return {"stack": stack_BxGxHxW.to(device), "label": label_BxHxW.to(device)}
 
 

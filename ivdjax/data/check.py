@@ -28,6 +28,8 @@ PLAUSIBLE_MM = (0.05, 20.0)
 # channels may have changed places (in-phase with opposed on the phantom: 0.17 and 0.16).
 SOUND_RESIDUALS = (0.15, 0.3)
 
+LEVELS = 23  # of discs that a spine has, C2/C3 to L5/S1
+
 # Two cases at a time: enough to unzip one while measuring another, and a bound on memory.
 THREADS = 2
 
@@ -180,9 +182,11 @@ def _check_label(row: Row, path: Path, grid: nifti.Grid | None, report: Report) 
         report.problems.append(str(error))
         return
     values = np.unique(label.array)
-    if not np.isin(values, (0, 1)).all():
+    if not np.isin(values, (0, 1)).all() and not _numbered(label.array):
         shown = ", ".join(str(v) for v in values[:8]) + (" ..." if len(values) > 8 else "")
-        report.problems.append(f"{path}: label values {shown}; a disc must be 1 and all else 0")
+        report.problems.append(
+            f"{path}: label values {shown}; a disc must be 1, or its number from the lowest upwards, and all else 0"
+        )
     voxel_mm3 = math.prod(label.spacing_mm)
     row.label_cm3 = round(np.count_nonzero(label.array) * voxel_mm3 / 1000, 2)
     if not label.array.any():
@@ -207,6 +211,19 @@ def _check_label(row: Row, path: Path, grid: nifti.Grid | None, report: Report) 
             f"{path}: {_count(len(specks), 'stray speck')} below {limit_mm3:.0f} mm3, the first at scanner "
             f"({at}) mm; erase or join them"
         )
+
+
+def _numbered(label_ZxHxW: np.ndarray) -> bool:
+    """Whether each value is one disc, but for crumbs, and lies above that of the next smaller value."""
+    values = np.unique(label_ZxHxW[label_ZxHxW != 0])
+    heights = []
+    for value in values:
+        disc_ZxHxW = label_ZxHxW == value
+        pieces = cc3d.statistics(cc3d.connected_components(disc_ZxHxW, connectivity=26))["voxel_counts"][1:]
+        if 2 * pieces.max() <= pieces.sum():
+            return False
+        heights.append(np.average(np.arange(label_ZxHxW.shape[1]), weights=disc_ZxHxW.sum(axis=(0, 2))))
+    return bool(values.max(initial=0) <= LEVELS and (np.diff(heights) < 0).all())
 
 
 def _two_readings(label: nifti.Volume, own: nifti.Grid, grid: nifti.Grid) -> str:

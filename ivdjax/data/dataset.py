@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -36,6 +37,25 @@ SPECK_MM3 = 100.0
 SPECK_SHARE = 1 / 20
 
 logger = logging.getLogger("ivdjax")
+
+
+# In a tree of phantoms; says how they were drawn.
+PHANTOM_MARK = "phantom.json"
+
+
+def is_phantom(root: Path) -> bool:
+    """Whether a folder's cases were drawn by a program, and no person was scanned."""
+    return (root / PHANTOM_MARK).is_file()
+
+
+class Reader(Protocol):
+    """What reads volumes of a format; the module `nifti` is one."""
+
+    def read_grid(self, path: Path) -> nifti.Grid:
+        """Where the voxels lie."""
+
+    def read_label(self, path: Path, *, on: nifti.Grid | None = None) -> nifti.Volume:
+        """The voxels, uint8, on canonical axes."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +83,7 @@ class Survey:
 
     def names(self) -> list[str]:
         """Every case of which an image or a label map is there, in natural order (2 before 10)."""
-        return sorted({*self.images, *self.labels}, key=_natural)
+        return sorted({*self.images, *self.labels}, key=natural)
 
     def faults(self, name: str) -> list[str]:
         """What its file names alone say is wrong with a case, a line each."""
@@ -181,23 +201,24 @@ def load(
     return image_ZxHxWxC, label_ZxHxW, grid.spacing_mm, grid.affine
 
 
-def load_label(path: Path, grid: nifti.Grid, label_grid: str = "refuse") -> np.ndarray:
+def load_label(path: Path, grid: nifti.Grid, label_grid: str = "refuse", reader: Reader = nifti) -> np.ndarray:
     """Read a label map (Z,H,W), uint8, onto its images' grid; arguments and errors as `load`."""
     if label_grid not in ("refuse", "voxels", "header"):
         raise UsageError(f"--data.label-grid {label_grid}: choose refuse, voxels or header")
-    fault = difference(nifti.read_grid(path), grid)
+    fault = difference(reader.read_grid(path), grid)
     if not fault:
-        return nifti.read_label(path).array
+        return reader.read_label(path).array
     if label_grid == "refuse":
+        look = "see what `ivdjax check` says of both readings, then " if reader is nifti else ""
         raise DataError(
-            f"{path}: {fault} than its images; see what `ivdjax check` says of both readings, then pass "
-            "--data.label-grid voxels (ignore its header) or header (resample by it)"
+            f"{path}: {fault} than its images; {look}pass --data.label-grid voxels (ignore its header) or header "
+            "(resample by it)"
         )
     if label_grid == "voxels":
         logger.warning("%s: %s than its images; its header is ignored (--data.label-grid voxels)", path, fault)
-        return nifti.read_label(path, on=grid).array
+        return reader.read_label(path, on=grid).array
     logger.warning("%s: %s than its images; resampled by its header (--data.label-grid header)", path, fault)
-    return nifti.place_by_header(nifti.read_label(path), grid.affine, grid.shape)
+    return nifti.place_by_header(reader.read_label(path), grid.affine, grid.shape)
 
 
 def difference(grid: nifti.Grid, reference: nifti.Grid) -> str:
@@ -231,7 +252,7 @@ def assign_subjects(cases: Sequence[Case], rule: str, table: Path | None = None)
     elif rule == "table":
         if table is None:
             raise UsageError("--data.subjects table needs a CSV file: pass --data.subject-table FILE")
-        subjects = _read_table(Path(table))
+        subjects = read_table(Path(table), "subject")
         if absent := [case.name for case in cases if case.name not in subjects]:
             raise DataError(f"{table}: no row for case {', '.join(absent)}; add one")
     else:
@@ -287,7 +308,8 @@ def _channels_seen(found: Survey) -> list[str]:
     return images or sorted(first)
 
 
-def _natural(name: str) -> tuple[list[tuple[int, str]], str]:
+def natural(name: str) -> tuple[list[tuple[int, str]], str]:
+    """Key to sort names by, 2 before 10."""
     parts = re.findall(r"\d+|\D+", name)
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], name
 
@@ -306,18 +328,23 @@ def _pairs(names: list[str]) -> dict[str, str]:
     return subjects
 
 
-def _read_table(path: Path) -> dict[str, str]:
+def read_table(path: Path, column: str) -> dict[str, str]:
+    """What a CSV file with the columns case,<column> says of each case.
+
+    Raises:
+      DataError: it cannot be read, lacks one of the two somewhere, or names a case twice.
+    """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file, skipinitialspace=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: the table of subjects cannot be read: {error}") from error
-    subjects = {}
+        raise DataError(f"{path}: the table of {column}s cannot be read: {error}") from error
+    found = {}
     for line, row in enumerate(rows, start=2):
-        name, subject = (row.get("case") or "").strip(), (row.get("subject") or "").strip()
-        if not name or not subject:
-            raise DataError(f"{path}: line {line} lacks a case or a subject; the first line must read case,subject")
-        if name in subjects:
+        name, value = (row.get("case") or "").strip(), (row.get(column) or "").strip()
+        if not name or not value:
+            raise DataError(f"{path}: line {line} lacks a case or a {column}; the first line must read case,{column}")
+        if name in found:
             raise DataError(f"{path}: line {line} names case {name} again; keep one row a case")
-        subjects[name] = subject
-    return subjects
+        found[name] = value
+    return found

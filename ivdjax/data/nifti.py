@@ -7,8 +7,10 @@ The format: NIfTI-1, https://nifti.nimh.nih.gov/nifti-1, and its 64-bit sibling 
 """
 
 import gzip
+import io
 import logging
 import math
+import shutil
 import zlib
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
@@ -38,6 +40,9 @@ MAX_DEFLATE_RATIO = 1032
 logger = logging.getLogger("ivdjax")
 
 _HEADERS = {348: Nifti1Header, 540: Nifti2Header}
+_QFORM = ("qform_code", *(f"quatern_{axis}" for axis in "bcd"), *(f"qoffset_{axis}" for axis in "xyz"))
+# Fields of a header, of either version, that say where the voxels lie.
+_PLACE = ("pixdim", "xyzt_units", *_QFORM, "sform_code", *(f"srow_{axis}" for axis in "xyz"))
 _HEADER_ERRORS = (HeaderDataError, WrapStructError, ValueError, OverflowError)
 
 
@@ -81,7 +86,40 @@ def read_grid(path: str | Path) -> Grid:
     """
     path = Path(path)
     with _opened(path) as stream:
-        return _grid(_header(stream, path), path)
+        return grid_of(_header(stream, path), path)
+
+
+def grid_of(header: Nifti1Header, path: Path) -> Grid:
+    """Where a header puts its voxels; `path` is for messages.
+
+    Raises:
+      DataError: it is not the header of one 3-D volume, or its affine is of no use.
+    """
+    shape = tuple(int(n) for n in header.get_data_shape())
+    if len(shape) < 3 or any(n != 1 for n in shape[3:]):
+        raise DataError(f"{path}: {len(shape)}-D ({by(shape)}), not one 3-D volume; split or convert it")
+    shape = shape[:3]
+    try:
+        with np.errstate(invalid="ignore"):
+            affine = np.asarray(header.get_best_affine(), np.float64)
+    except _HEADER_ERRORS as error:
+        raise DataError(f"{path}: the header does not say where its voxels lie: {_line(error)}") from error
+    if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine[:3, :3]) < 3:
+        raise DataError(f"{path}: its affine is singular or not finite; rewrite the header with a valid sform")
+    turn = _turn(affine)
+    canonical = affine @ orientations.inv_ornt_aff(turn, shape)
+    order = np.argsort(turn[:, 0])
+    return Grid(
+        shape=tuple(shape[i] for i in order),
+        affine=canonical,
+        # Affines are stored in 32 bits: past six decimals there is only rounding.
+        spacing_mm=tuple(round(float(s), 6) for s in voxel_sizes(canonical)),
+        orientation=orientations.aff2axcodes(affine),
+        disk_shape=shape,
+        disk_affine=affine,
+        located=bool(header["sform_code"] > 0 or header["qform_code"] > 0),
+        dtype=header.get_data_dtype(),
+    )
 
 
 def read(path: str | Path, dtype: np.typing.DTypeLike = np.float32, *, on: Grid | None = None) -> Volume:
@@ -99,7 +137,7 @@ def read(path: str | Path, dtype: np.typing.DTypeLike = np.float32, *, on: Grid 
     path = Path(path)
     with _opened(path) as stream:
         header = _header(stream, path)
-        own = _grid(header, path)
+        own = grid_of(header, path)
         grid = on or own
         if own.disk_shape != grid.disk_shape:
             stored, needed = by(own.disk_shape), by(grid.disk_shape)
@@ -108,6 +146,15 @@ def read(path: str | Path, dtype: np.typing.DTypeLike = np.float32, *, on: Grid 
         # Only the end of a gzip stream tells whether what came before was damaged.
         while stream.read(2**20):
             pass
+    return canonical(array, grid, dtype, path)
+
+
+def canonical(array: np.ndarray, grid: Grid, dtype: np.typing.DTypeLike, path: Path) -> Volume:
+    """Turn an array of the grid's voxels, its axes as stored, onto canonical axes.
+
+    Raises:
+      DataError: it holds values that are NaN or infinite or that `dtype` cannot hold.
+    """
     array = _cast(array.reshape(grid.disk_shape), np.dtype(dtype), path)
     array_ZxHxW = orientations.apply_orientation(array, _turn(grid.disk_affine))
     return Volume(np.ascontiguousarray(array_ZxHxW), grid.affine, grid.spacing_mm, path)
@@ -170,7 +217,7 @@ def _write(values_ZxHxW: np.ndarray, source: Path, out: Path, what: bytes) -> No
         raise UsageError(f"{out}: would replace the image it was made from; choose another name")
     with _opened(source) as stream:
         header = _header(stream, source)
-    grid = _grid(header, source)
+    grid = grid_of(header, source)
     if values_ZxHxW.shape != grid.shape:
         raise ValueError(f"a mask of {by(values_ZxHxW.shape)} voxels for a grid of {by(grid.shape)}")
     back = orientations.ornt_transform(
@@ -185,6 +232,33 @@ def _write(values_ZxHxW: np.ndarray, source: Path, out: Path, what: bytes) -> No
             partial.write_bytes(gzip.compress(content, mtime=0) if out.name.endswith(".gz") else content)
     except OSError as error:
         raise DataError(f"{out}: cannot be written: {error.strerror or _line(error)}") from error
+
+
+def copy(source: str | Path, out: str | Path, *, placed_as: str | Path | None = None) -> None:
+    """Copy a volume to a `.nii.gz` file, which is the source's bytes, zipped where the source is not.
+
+    Args:
+      source: a `.nii` or `.nii.gz` file.
+      out: the file to write.
+      placed_as: a volume whose voxel sizes, qform and sform the copy gets in place of the source's.
+
+    Raises:
+      DataError: a file cannot be read.
+    """
+    source, out = Path(source), Path(out)
+    with _opened(source) as stream:
+        if placed_as is None and source.name.endswith(".gz"):
+            shutil.copyfile(source, out)
+            return
+        content = stream.read()
+    if placed_as is not None:
+        header = _header(io.BytesIO(content), source)
+        with _opened(Path(placed_as)) as stream:
+            place = _header(stream, Path(placed_as))
+        for name in _PLACE:
+            header[name] = place[name]
+        content = header.binaryblock + content[header.sizeof_hdr :]
+    out.write_bytes(gzip.compress(content, mtime=0))
 
 
 def corner_displacement_mm(a: np.ndarray, b: np.ndarray, shape: tuple[int, int, int]) -> float:
@@ -267,34 +341,6 @@ def _header(stream: BinaryIO, path: Path) -> Nifti1Header:
         promise = f"the header promises {by(shape)} voxels of {dtype.itemsize} bytes"
         raise DataError(f"{path}: truncated or damaged: {promise}, too much for a file of {size} bytes")
     return header
-
-
-def _grid(header: Nifti1Header, path: Path) -> Grid:
-    shape = tuple(int(n) for n in header.get_data_shape())
-    if len(shape) < 3 or any(n != 1 for n in shape[3:]):
-        raise DataError(f"{path}: {len(shape)}-D ({by(shape)}), not one 3-D volume; split or convert it")
-    shape = shape[:3]
-    try:
-        with np.errstate(invalid="ignore"):
-            affine = np.asarray(header.get_best_affine(), np.float64)
-    except _HEADER_ERRORS as error:
-        raise DataError(f"{path}: the header does not say where its voxels lie: {_line(error)}") from error
-    if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine[:3, :3]) < 3:
-        raise DataError(f"{path}: its affine is singular or not finite; rewrite the header with a valid sform")
-    turn = _turn(affine)
-    canonical = affine @ orientations.inv_ornt_aff(turn, shape)
-    order = np.argsort(turn[:, 0])
-    return Grid(
-        shape=tuple(shape[i] for i in order),
-        affine=canonical,
-        # Affines are stored in 32 bits: past six decimals there is only rounding.
-        spacing_mm=tuple(round(float(s), 6) for s in voxel_sizes(canonical)),
-        orientation=orientations.aff2axcodes(affine),
-        disk_shape=shape,
-        disk_affine=affine,
-        located=bool(header["sform_code"] > 0 or header["qform_code"] > 0),
-        dtype=header.get_data_dtype(),
-    )
 
 
 def _turn(affine: np.ndarray) -> np.ndarray:

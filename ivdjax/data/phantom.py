@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import nibabel as nib
 import numpy as np
 
+from ivdjax import files
 from ivdjax.data import anatomy as body
-from ivdjax.data import dixon, tissue
+from ivdjax.data import dataset, dixon, tissue
 from ivdjax.data.anatomy import Anatomy
 from ivdjax.errors import UsageError
 
@@ -98,9 +99,9 @@ def write_tree(
 
     Consecutive cases (01, 02), (03, 04) ... are two scans of one subject. Case i of a seed is the same whatever
     `cases` is. Images are int16 with a scale a file in the header, labels a binary uint8 mask, grids oblique;
-    axes run right, inferior, posterior. progress is called with (cases written, cases) after each. A case
-    appears whole or not at all. Raises UsageError where OUT is a file or holds anything, and for a number of
-    cases or a grid that makes no sense.
+    axes run right, inferior, posterior. `phantom.json` says of the folder what it is. progress is called with
+    (cases written, cases) after each. A case appears whole or not at all. Raises UsageError where OUT is a file
+    or holds anything, and for a number of cases or a grid that makes no sense.
     """
     out = Path(out)
     if cases < 1 or min(shape) < 1 or min(spacing_mm) <= 0:
@@ -121,6 +122,8 @@ def write_tree(
             shutil.rmtree(folder, ignore_errors=True)
         if progress:
             progress(index + 1, cases)
+    drawn = {"seed": seed, "cases": cases, "shape": shape, "spacing_mm": spacing_mm}
+    files.write_json(out / dataset.PHANTOM_MARK, drawn)
 
 
 def _case(

@@ -103,25 +103,26 @@ class Ship:
 
 @dataclass(frozen=True)
 class Gather:
-    """Turns places into this process's share of stacks and centre-slice labels, on the host."""
+    """Turns places into this process's share of stacks and the labels of their L middle slices, on the host."""
 
     cases: tuple[CachedCase, ...]
     K: int
+    L: int
     window: tuple[int, int]
     share: Share
 
     def __call__(self, place_FxBx4: np.ndarray) -> Batch:
-        """Return stack_FxBxKxHxWxC (float16), label_FxBxHxW (uint8), sample_FxB and weight_FxB (0 for padding)."""
+        """Return stack_FxBxKxHxWxC (float16), label_FxBxLxHxW (uint8), sample_FxB and weight_FxB (0 for padding)."""
         own_FxBx4 = place_FxBx4[self.share]
         image_ZxHxWxC, label_ZxHxW = self.cases[0].image_ZxHxWxC, self.cases[0].label_ZxHxW
         F, B = own_FxBx4.shape[:2]
         stack = np.empty((F, B, self.K, *self.window, image_ZxHxWxC.shape[-1]), image_ZxHxWxC.dtype)
-        label = np.empty((F, B, 1, *self.window), label_ZxHxW.dtype)
+        label = np.empty((F, B, self.L, *self.window), label_ZxHxW.dtype)
         for at in np.ndindex(F, B):
             case, slice_, *corner = own_FxBx4[at].tolist()
             stacks.copy(self.cases[case].image_ZxHxWxC, slice_, corner, stack[at])
             stacks.copy(self.cases[case].label_ZxHxW, slice_, corner, label[at])
-        return {"stack": stack, "label": label[:, :, 0], **_numbers(place_FxBx4.shape[:2], self.share)}
+        return {"stack": stack, "label": label, **_numbers(place_FxBx4.shape[:2], self.share)}
 
 
 @dataclass(frozen=True)
@@ -179,11 +180,11 @@ def resident(step_places: grain.MapDataset, share: Share = WHOLE) -> grain.Datas
 
 
 def gathered(
-    step_places: grain.MapDataset, cases: Sequence[CachedCase], data: Data, share: Share = WHOLE
+    step_places: grain.MapDataset, cases: Sequence[CachedCase], data: Data, L: int = 1, share: Share = WHOLE
 ) -> grain.DatasetIterator[Batch]:
     """Endless batches of stacks that this process cuts from its memory-mapped arrays, ahead of their use."""
     options = grain.ReadOptions(num_threads=data.threads, prefetch_buffer_size=data.threads + 2)
-    return iter(step_places.map(Gather(tuple(cases), data.slices, data.window, share)).to_iter_dataset(options))
+    return iter(step_places.map(Gather(tuple(cases), data.slices, L, data.window, share)).to_iter_dataset(options))
 
 
 def counted(members: int, batch_size: int, share: Share = WHOLE) -> grain.DatasetIterator[Batch]:

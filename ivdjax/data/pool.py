@@ -42,8 +42,8 @@ def renew(pool: Pool, key: Array, step: Array, data: Data) -> Pool:
     return jax.tree.map(lambda old, new: old.at[numbers_N % P].set(new), pool, drawn)
 
 
-def sample(pool: Pool, key: Array, K: int) -> tuple[Array, Array, Array]:
-    """Take a stack of a slab at random: signal_KxHxWx2 (water and fat, float32), tissue_KxHxW and label_HxW."""
+def sample(pool: Pool, key: Array, K: int, L: int = 1) -> tuple[Array, Array, Array]:
+    """Take a stack of a slab at random: signal_KxHxWx2 (water and fat, float32), tissue_KxHxW, label_LxHxW."""
     P, Z = pool.label_PxZxHxW.shape[:2]
     which, where = jax.random.split(key)
     slab = jax.random.randint(which, (), 0, P)
@@ -53,10 +53,10 @@ def sample(pool: Pool, key: Array, K: int) -> tuple[Array, Array, Array]:
         for volume, first, k in (
             (pool.signal_PxZxHxWx2, centre - K // 2, K),
             (pool.tissue_PxZxHxW, centre - K // 2, K),
-            (pool.label_PxZxHxW, centre, 1),
+            (pool.label_PxZxHxW, centre - L // 2, L),
         )
     )
-    return signal.astype(jnp.float32), tissue, label[0]
+    return signal.astype(jnp.float32), tissue, label
 
 
 def _draw(key: Array, number: Array, data: Data) -> Pool:

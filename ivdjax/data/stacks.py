@@ -87,7 +87,7 @@ def _margin(shapes_ZxHxW: Sequence[tuple[int, int, int]], window: tuple[int, int
     return rows, columns
 
 
-def take(volumes: Volumes, place_4: Array, K: int, window: tuple[int, int]) -> tuple[Array, Array]:
+def take(volumes: Volumes, place_4: Array, K: int, window: tuple[int, int], L: int = 1) -> tuple[Array, Array]:
     """Take one sample from volumes on the accelerator.
 
     Args:
@@ -96,16 +96,19 @@ def take(volumes: Volumes, place_4: Array, K: int, window: tuple[int, int]) -> t
             is smaller than the window, the slice within the window; may be traced.
         K: slices of the stack.
         window: its height and width.
+        L: slices whose labels are wanted, the middle ones of the stack; odd.
 
     Returns:
-        stack_KxHxWxC and the centre slice's label_HxW.
+        stack_KxHxWxC and label_LxHxW.
     """
     case, centre, row, column = place_4
     row, column = row + volumes.margin[0], column + volumes.margin[1]
     C = volumes.image_PxZxHxWxC.shape[-1]
     stack_1xKxHxWxC = jax.lax.dynamic_slice(volumes.image_PxZxHxWxC, (case, centre, row, column, 0), (1, K, *window, C))
-    label_1x1xHxW = jax.lax.dynamic_slice(volumes.label_PxZxHxW, (case, centre + K // 2, row, column), (1, 1, *window))
-    return stack_1xKxHxWxC[0], label_1x1xHxW[0, 0]
+    # Before the first slice of a case its volume has K // 2 copies of it.
+    first = (case, centre + K // 2 - L // 2, row, column)
+    label_1xLxHxW = jax.lax.dynamic_slice(volumes.label_PxZxHxW, first, (1, L, *window))
+    return stack_1xKxHxWxC[0], label_1xLxHxW[0]
 
 
 def all_stacks(volume_ZxHxWxC: Array, centres_B: Array, K: int) -> Array:

@@ -59,6 +59,20 @@ CONVENTIONS = {
 
 
 @dataclass(frozen=True)
+class LevelScores:
+    """The discs of one place in the column, over all cases that have one there."""
+
+    disc: int
+    """1 = lowest, upwards."""
+    discs: int
+    """How many there are."""
+    found: int
+    """How many of them were found."""
+    estimates: Mapping[str, Estimate]
+    """By the name of the metric, those of `DISC_METRICS`; missed discs count as everywhere."""
+
+
+@dataclass(frozen=True)
 class Summary:
     """What an evaluation found."""
 
@@ -66,6 +80,8 @@ class Summary:
     """The scores of every reference case, by name."""
     estimates: Mapping[str, Estimate]
     """By the name of the metric: those of `DISC_METRICS`, and volume_dice."""
+    levels: tuple[LevelScores, ...]
+    """The same by disc, the lowest first."""
     subjects: Mapping[str, str] | None
     """Whose scan each case is, where the interval resamples subjects; None where it resamples cases."""
     warnings: tuple[str, ...]
@@ -173,7 +189,22 @@ def summarise(
     groups = [case.case if subjects is None else subjects[case.case] for case in scores]
     estimates = {name: estimate([_mean(case, name) for case in scores], groups) for name in DISC_METRICS}
     estimates["volume_dice"] = estimate([case.volume_dice for case in scores], groups)
-    return Summary(tuple(scores), estimates, subjects, tuple(warnings))
+    return Summary(tuple(scores), estimates, _levels_of(scores, groups), subjects, tuple(warnings))
+
+
+def _levels_of(scores: Sequence[CaseScores], groups: Sequence[str]) -> tuple[LevelScores, ...]:
+    levels = []
+    for number in sorted({disc.disc for case in scores for disc in case.discs}):
+        at = [
+            (disc, group)
+            for case, group in zip(scores, groups, strict=True)
+            for disc in case.discs
+            if disc.disc == number
+        ]
+        discs_there, whose = zip(*at, strict=True)
+        estimates = {name: estimate([getattr(disc, name) for disc in discs_there], whose) for name in DISC_METRICS}
+        levels.append(LevelScores(number, len(at), sum(disc.found for disc in discs_there), estimates))
+    return tuple(levels)
 
 
 def to_csv(scores: Sequence[CaseScores]) -> str:
@@ -199,6 +230,15 @@ def to_json(summary: Summary) -> dict[str, Any]:
         "found_discs_only": {
             name: float(np.mean([getattr(disc, name) for disc in found])) if found else None for name in DISC_METRICS
         },
+        "per_disc": [
+            {
+                "disc": level.disc,
+                "discs": level.discs,
+                "discs_found": level.found,
+                **{name: dataclasses.asdict(estimate) for name, estimate in level.estimates.items()},
+            }
+            for level in summary.levels
+        ],
         "cases": [
             {
                 "case": case.case,

@@ -58,9 +58,11 @@ class Record:
 
     @property
     def on_phantom(self) -> bool:
-        """Whether the run had no scans, and so was made on the digital phantom."""
+        """Whether the run had no scans, or phantoms in their place."""
         data = self.config.get("data")
-        return isinstance(data, dict) and data.get("root") is None
+        if not isinstance(data, dict):
+            return False
+        return data.get("root") is None or dataset.is_phantom(Path(str(data["root"])))
 
     @property
     def worst_first(self) -> list[Mapping[str, Any]]:

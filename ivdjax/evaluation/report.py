@@ -15,6 +15,7 @@ from ivdjax.evaluation import agreement, charts, page, record, viewer
 from ivdjax.evaluation.challenge import DiscScore
 from ivdjax.evaluation.charts import Box, Dot
 from ivdjax.evaluation.curves import Line, line_chart
+from ivdjax.evaluation.evaluate import DISC_METRICS
 from ivdjax.evaluation.page import METRICS, mm, share
 from ivdjax.evaluation.record import Record, ReportCase
 
@@ -57,7 +58,7 @@ def write_report(
             page.section("Cases", _case_table(run), "The worst first."),
             _discs(run),
             _viewers(run, cases),
-            _levels(run.discs),
+            _levels(run),
             _measures(run, cases),
             _training(run),
             _settings(run, data or {}, machine or {}),
@@ -188,7 +189,8 @@ def _viewers(run: Record, cases: Sequence[ReportCase]) -> str:
     return page.section("Slices", tools + "".join(shown) if shown else "", viewer.NOTE)
 
 
-def _levels(discs: Sequence[DiscScore]) -> str:
+def _levels(run: Record) -> str:
+    discs, interval = run.discs, run.scores["interval"]
     numbers = sorted({disc.disc for disc in discs})
 
     def boxes(field: str, name: str, form: Callable[[float], str], unit: str) -> list[Box]:
@@ -210,13 +212,37 @@ def _levels(discs: Sequence[DiscScore]) -> str:
     drawn += charts.box_plot(
         "Average surface distance, mm", boxes("asd_mm", "ASD", mm, " mm"), missed_low=False, skewed=True
     )
-    return page.section(
-        "Level by level",
-        f'<div class="charts wide">{drawn}</div>' if drawn else "",
-        f"A point a disc that was found. From {charts.LEAST_BOXED} discs up, boxes show median and quartiles, and "
-        f"whiskers reach to the last disc within {charts.WHISKER:g} interquartile ranges. Missed discs are marks in "
-        "a band of their own, and no part of the boxes.",
+    note = (
+        f"Means over all discs of a level, missed ones with the penalty, and their {interval['level']:.0%} intervals "
+        f"({html.escape(interval['resampled'])} resampled)."
     )
+    if drawn:
+        drawn = f'<div class="charts wide">{drawn}</div>'
+        note += (
+            f" In the charts a point is a disc that was found. From {charts.LEAST_BOXED} discs up, boxes show median "
+            f"and quartiles, and whiskers reach to the last disc within {charts.WHISKER:g} interquartile ranges. "
+            "Missed discs are marks in a band of their own, and no part of the boxes."
+        )
+    return page.section("Level by level", _level_table(run.scores) + drawn, note)
+
+
+def _level_table(scores: Mapping[str, Any]) -> str:
+    """The discs of each level, pooled over the cases."""
+    metrics = [metric for metric in METRICS if metric.key in DISC_METRICS]
+    body = []
+    for level in scores["per_disc"]:
+        cells = f"<td>{int(level['discs_found'])} of {int(level['discs'])}</td>"
+        for metric in metrics:
+            value = level[metric.key]
+            sure = (
+                ""
+                if value["low"] is None
+                else f"<small>{metric.form(value['low'])} to {metric.form(value['high'])}</small>"
+            )
+            heat = f" {page.heat(value['mean'])}" if metric.key == "dice" else ""
+            cells += f"<td{heat}>{metric.form(value['mean'])}{sure}</td>"
+        body.append(f"<tr><th>{page.level(int(level['disc']))}</th>{cells}</tr>")
+    return page.table(["Level", "Found", *(metric.name for metric in metrics)], body, "discs")
 
 
 def _measures(run: Record, cases: Sequence[ReportCase]) -> str:

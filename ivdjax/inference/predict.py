@@ -1,6 +1,6 @@
 """From a volume to the probability of each class in each of its voxels: stacks of whole slices, and back."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 
 import jax
@@ -11,6 +11,8 @@ from jax import Array
 
 from ivdjax.config import Predict
 from ivdjax.data import stacks
+from ivdjax.models import labelled_slices
+from ivdjax.models.blocks import WHOLE_LOGITS
 
 # Slices, heights and widths are padded to multiples of these, so that volumes of nearly one size share a program.
 _SIZE_STEPS = (12, 32, 32)
@@ -86,18 +88,30 @@ def _segment(
     K: int,
     config: Predict,
     present_C: np.ndarray | None,
-) -> Sequence[np.ndarray]:
-    """Probability_ZxHxWxN of a volume as it is and, where asked for, flipped."""
+) -> np.ndarray:
+    """Probability_VxZxHxWxN of a volume as it is and, where asked for, flipped."""
     Z, H, W, _ = image_ZxHxWxC.shape
     padding = [*((0, -size % step) for size, step in zip((Z, H, W), _SIZE_STEPS, strict=True)), (0, 0)]
     # In one piece to the accelerator, where each slice is then used in K stacks.
     padded_ZxHxWxC = jax.device_put(np.pad(image_ZxHxWxC, padding, mode="edge"))
-    parts = []
-    for first in range(0, Z, config.batch_size):
+    # Stacks of which all slices are segmented overlap by half; a slice counts the more, the nearer to the centre.
+    L = labelled_slices(model, K)
+    weight_L = 1 + L // 2 - np.abs(np.arange(L) - L // 2)
+    centres = np.arange(0, Z, max(1, L // 2))
+    total_VxZxHxWxN, weight_Z = 0, np.zeros(Z, np.float32)
+    for first in range(0, len(centres), config.batch_size):
         # The last batch repeats the last slice, so that every batch has one shape.
-        centres_B = np.minimum(np.arange(first, first + config.batch_size), Z - 1)
-        parts.append(_stack_probability(model, config.flip, K, params, padded_ZxHxWxC, centres_B, present_C))
-    return [np.concatenate([np.asarray(part) for part in view])[:Z, :H, :W] for view in zip(*parts, strict=True)]
+        own = centres[first : first + config.batch_size]
+        centres_B = np.pad(own, (0, config.batch_size - len(own)), mode="edge")
+        part = np.asarray(_stack_probability(model, config.flip, K, params, padded_ZxHxWxC, centres_B, present_C))
+        if not first:
+            total_VxZxHxWxN = np.zeros((len(part), Z, H, W, part.shape[-1]), np.float32)
+        for b, centre in enumerate(own):
+            for k, (z, weight) in enumerate(zip(centre + np.arange(L) - L // 2, weight_L, strict=True)):
+                if 0 <= z < Z:
+                    total_VxZxHxWxN[:, z] += weight * part[:, b, k, :H, :W]
+                    weight_Z[z] += weight
+    return total_VxZxHxWxN / weight_Z[:, None, None, None]
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
@@ -109,13 +123,18 @@ def _stack_probability(
     volume_ZxHxWxC: Array,
     centres_B: Array,
     present_C: Array | None,
-) -> list[Array]:
-    """Probability_BxHxWxN of the centre slices in each view."""
+) -> Array:
+    """Probability_VxBxLxHxWxN of the slices that the network segments, in each view."""
     stack_BxKxHxWxC = stacks.all_stacks(volume_ZxHxWxC, centres_B, K).astype(jnp.float32)
     # A left-right flip only reverses the order of the slices: the picture of the centre slice stays as it is.
-    seen = [stack_BxKxHxWxC, stack_BxKxHxWxC[:, ::-1]] if flip else [stack_BxKxHxWxC]
+    views = [stack_BxKxHxWxC, stack_BxKxHxWxC[:, ::-1]] if flip else [stack_BxKxHxWxC]
     present = () if present_C is None else (jnp.broadcast_to(present_C, (stack_BxKxHxWxC.shape[0], len(present_C))),)
-    return [jax.nn.softmax(model.apply({"params": params}, view, *present)) for view in seen]
+    told = []
+    for flipped, view in enumerate(views):
+        logits_BxHxWxN, sown = model.apply({"params": params}, view, *present, mutable=[WHOLE_LOGITS[0]])
+        whole_BxLxHxWxN = sown.get(WHOLE_LOGITS[0], {}).get(WHOLE_LOGITS[1], logits_BxHxWxN[:, None])
+        told.append(jax.nn.softmax(whole_BxLxHxWxN[:, ::-1] if flipped else whole_BxLxHxWxN))
+    return jnp.stack(told)
 
 
 def mask(probability_ZxHxWxN: np.ndarray) -> np.ndarray:

@@ -1,10 +1,31 @@
-"""Layers the networks share. Shapes: B batch, H superior-inferior, W anterior-posterior, F features."""
+"""Layers the networks share.
+
+Shapes: B batch, F features, X the axes of the pixels: H superior-inferior and W anterior-posterior, with K slices
+before them in three dimensions. G stands for the features of a layer's input where they differ from F.
+"""
+
+from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
 from ivdjax.config import Precision
+
+# Where a network leaves its coarser logits_BxLxhxwxN for deep supervision: collection and name for `sow`.
+COARSE_LOGITS = ("deep_supervision", "coarse_logits")
+# Where a network that segments all slices of its stack leaves their logits_BxKxHxWxN.
+WHOLE_LOGITS = ("whole_stack", "whole_logits")
+
+
+def newest(_: object, new: object) -> object:
+    """How `sow` leaves one value instead of a list of them."""
+    return new
+
+
+def labelled_slices(model: nn.Module, K: int) -> int:
+    """L, slices of a stack whose labels a network learns from: all K where it says `whole_stack`, else the centre."""
+    return K if getattr(model, "whole_stack", False) else 1
 
 
 class InstanceNorm(nn.Module):
@@ -18,44 +39,78 @@ class InstanceNorm(nn.Module):
     epsilon: float = 1e-5
 
     @nn.compact
-    def __call__(self, x_BxHxWxF: Array) -> Array:
+    def __call__(self, x_BxXxF: Array) -> Array:
         """Return an array of the same shape."""
-        features = x_BxHxWxF.shape[-1]
+        features, pixels = x_BxXxF.shape[-1], tuple(range(1, x_BxXxF.ndim - 1))
         scale_F = self.param("scale", nn.initializers.ones, (features,))
         offset_F = self.param("offset", nn.initializers.zeros, (features,))
-        x32_BxHxWxF = x_BxHxWxF.astype(jnp.float32)
-        mean_Bx1x1xF = x32_BxHxWxF.mean((1, 2), keepdims=True)
-        square_Bx1x1xF = jnp.square(x32_BxHxWxF).mean((1, 2), keepdims=True)
-        variance_Bx1x1xF = jnp.maximum(square_Bx1x1xF - jnp.square(mean_Bx1x1xF), 0.0)
-        gain_Bx1x1xF = scale_F / jnp.sqrt(variance_Bx1x1xF + self.epsilon)
-        shift_Bx1x1xF = offset_F - mean_Bx1x1xF * gain_Bx1x1xF
-        return (x32_BxHxWxF * gain_Bx1x1xF + shift_Bx1x1xF).astype(self.dtype)
+        x32_BxXxF = x_BxXxF.astype(jnp.float32)
+        mean_Bx1xF = x32_BxXxF.mean(pixels, keepdims=True)
+        square_Bx1xF = jnp.square(x32_BxXxF).mean(pixels, keepdims=True)
+        variance_Bx1xF = jnp.maximum(square_Bx1xF - jnp.square(mean_Bx1xF), 0.0)
+        gain_Bx1xF = scale_F / jnp.sqrt(variance_Bx1xF + self.epsilon)
+        shift_Bx1xF = offset_F - mean_Bx1xF * gain_Bx1xF
+        return (x32_BxXxF * gain_Bx1xF + shift_Bx1xF).astype(self.dtype)
+
+
+class FlagShift(nn.Module):
+    """Shift features by what flags, constant over a picture, say; nothing before it is trained.
+
+    It belongs behind a norm: as inputs of a convolution before it the norm would take the flags out again.
+    """
+
+    dtype: Precision = "float32"
+
+    @nn.compact
+    def __call__(self, x_BxXxF: Array, flags_BxC: Array) -> Array:
+        """Return an array of the first one's shape."""
+        kernel_CxF = self.param("kernel", nn.initializers.zeros, (flags_BxC.shape[-1], x_BxXxF.shape[-1]))
+        shift_BxF = flags_BxC.astype(self.dtype) @ kernel_CxF.astype(self.dtype)
+        return x_BxXxF + jnp.expand_dims(shift_BxF, range(1, x_BxXxF.ndim - 1))
+
+
+class ConvNorm(nn.Module):
+    """Convolution and instance norm, and a shift by flags where there are any."""
+
+    features: int
+    kernel: tuple[int, ...] = (3, 3)
+    stride: int = 1
+    dilation: int = 1
+    dtype: Precision = "float32"
+
+    @nn.compact
+    def __call__(self, x_BxXxG: Array, flags_BxC: Array | None = None) -> Array:
+        """Return (B, X / stride, features)."""
+        convolve = nn.Conv(
+            self.features,
+            self.kernel,
+            strides=self.stride,
+            kernel_dilation=self.dilation,
+            use_bias=False,
+            dtype=self.dtype,
+        )
+        x_BxXxF = InstanceNorm(self.dtype)(convolve(x_BxXxG))
+        return x_BxXxF if flags_BxC is None else FlagShift(self.dtype, name="flags")(x_BxXxF, flags_BxC)
 
 
 class ConvBlock(nn.Module):
-    """`depth` times: 3x3 convolution, instance norm, leaky ReLU.
-
-    Flags, constant over a picture, shift the features of the first norm; as inputs of a convolution the norm would
-    take them out again.
-    """
+    """`depth` times: convolution, instance norm, leaky ReLU. Flags shift the features of the first norm."""
 
     features: int
     depth: int = 2
     dtype: Precision = "float32"
+    kernel: tuple[int, ...] = (3, 3)
 
     @nn.compact
-    def __call__(self, x_BxHxWxF: Array, flags_BxC: Array | None = None) -> Array:
+    def __call__(self, x_BxXxF: Array, flags_BxC: Array | None = None) -> Array:
         """Return an array of the same height and width with `features` features."""
         for i in range(self.depth):
-            x_BxHxWxF = nn.Conv(self.features, (3, 3), use_bias=False, dtype=self.dtype)(x_BxHxWxF)
-            x_BxHxWxF = InstanceNorm(self.dtype)(x_BxHxWxF)
+            x_BxXxF = nn.Conv(self.features, self.kernel, use_bias=False, dtype=self.dtype)(x_BxXxF)
+            x_BxXxF = InstanceNorm(self.dtype)(x_BxXxF)
             if flags_BxC is not None and not i:
-                shift = nn.Dense(
-                    self.features, use_bias=False, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="flags"
-                )
-                x_BxHxWxF += shift(flags_BxC)[:, None, None]
-            x_BxHxWxF = nn.leaky_relu(x_BxHxWxF, 0.01)
-        return x_BxHxWxF
+                x_BxXxF = FlagShift(self.dtype, name="flags")(x_BxXxF, flags_BxC)
+            x_BxXxF = nn.leaky_relu(x_BxXxF, 0.01)
+        return x_BxXxF
 
 
 class Downsample(nn.Module):
@@ -65,10 +120,11 @@ class Downsample(nn.Module):
     dtype: Precision = "float32"
 
     @nn.compact
-    def __call__(self, x_BxHxWxF: Array) -> Array:
-        """Return (B, H/2, W/2, features); H and W must be even."""
-        B, H, W, F = x_BxHxWxF.shape
-        x_BxhxwxG = x_BxHxWxF.reshape(B, H // 2, 2, W // 2, 2, F).swapaxes(2, 3).reshape(B, H // 2, W // 2, 4 * F)
+    def __call__(self, x_BxXxF: Array) -> Array:
+        """Return (B, .., H/2, W/2, features); H and W must be even."""
+        *before, H, W, F = x_BxXxF.shape
+        x_Bxhx2xwx2xF = x_BxXxF.reshape(*before, H // 2, 2, W // 2, 2, F)
+        x_BxhxwxG = x_Bxhx2xwx2xF.swapaxes(-4, -3).reshape(*before, H // 2, W // 2, 4 * F)
         return nn.Dense(self.features, use_bias=False, dtype=self.dtype)(x_BxhxwxG)
 
 
@@ -79,8 +135,49 @@ class Upsample(nn.Module):
     dtype: Precision = "float32"
 
     @nn.compact
-    def __call__(self, x_BxHxWxF: Array) -> Array:
-        """Return (B, 2H, 2W, features)."""
-        B, H, W, _ = x_BxHxWxF.shape
-        x_BxHxWxG = nn.Dense(4 * self.features, use_bias=False, dtype=self.dtype)(x_BxHxWxF)
-        return x_BxHxWxG.reshape(B, H, W, 2, 2, self.features).swapaxes(2, 3).reshape(B, 2 * H, 2 * W, self.features)
+    def __call__(self, x_BxXxF: Array) -> Array:
+        """Return (B, .., 2H, 2W, features)."""
+        *before, H, W, _ = x_BxXxF.shape
+        x_BxXxG = nn.Dense(4 * self.features, use_bias=False, dtype=self.dtype)(x_BxXxF)
+        x_BxHxWx2x2xF = x_BxXxG.reshape(*before, H, W, 2, 2, self.features)
+        return x_BxHxWx2x2xF.swapaxes(-4, -3).reshape(*before, 2 * H, 2 * W, self.features)
+
+
+def pad(stack_BxKxHxWxC: Array, levels: int) -> Array:
+    """Repeat the last row and column until height and width can be halved `levels` times."""
+    H, W = stack_BxKxHxWxC.shape[2:4]
+    return jnp.pad(stack_BxKxHxWxC, [(0, 0), (0, 0), (0, -H % 2**levels), (0, -W % 2**levels), (0, 0)], mode="edge")
+
+
+def decode(
+    skips: Sequence[Array], block: Callable[[int, str], nn.Module], dtype: Precision
+) -> tuple[Array, list[Array]]:
+    """The decoder of a U-Net, in layers of the module that calls this.
+
+    Args:
+        skips: features_BxXxF at each resolution, finest first; decoding begins at the last.
+        block: makes the block of a resolution from its level, 0 the finest, and a name.
+        dtype: type of the arithmetic.
+
+    Returns:
+        features_BxXxF at full resolution, and those at the coarser ones, finest first.
+    """
+    *skips, x_BxXxF = skips
+    passed = []
+    for level in reversed(range(len(skips))):
+        upsample = Upsample(skips[level].shape[-1], dtype, name=f"Upsample_{len(skips) - 1 - level}")
+        x_BxXxF = jnp.concatenate([upsample(x_BxXxF), skips[level]], -1)
+        x_BxXxF = block(level, f"ConvBlock_{2 * len(skips) - level}")(x_BxXxF)
+        passed.insert(0, x_BxXxF)
+    return x_BxXxF, passed[1:]
+
+
+def logits(x_BxXxF: Array, classes: int, name: str) -> Array:
+    """Class scores of each pixel, logits_BxXxN in float32, by a layer of the module that calls this."""
+    return nn.Dense(classes, name=name)(x_BxXxF.astype(jnp.float32))
+
+
+def coarse_logits(passed: Sequence[Array], classes: int) -> tuple[Array, ...]:
+    """Logits_BxLxhxwxN of the coarser resolutions of a decoder, by layers of the module that calls this."""
+    coarse = (logits(x_BxXxF, classes, f"coarse_logits_{level}") for level, x_BxXxF in enumerate(passed, 1))
+    return tuple(each if each.ndim == 5 else each[:, None] for each in coarse)

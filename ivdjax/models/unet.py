@@ -6,17 +6,16 @@ from flax import linen as nn
 from jax import Array
 
 from ivdjax.config import Precision
-from ivdjax.models.blocks import ConvBlock, Downsample, Upsample
-
-# Where a network leaves its coarser logits for deep supervision: collection and name for `sow`.
-COARSE_LOGITS = ("deep_supervision", "coarse_logits")
+from ivdjax.models import blocks
+from ivdjax.models.blocks import COARSE_LOGITS, ConvBlock, Downsample
 
 
 class UNet(nn.Module):
     """U-Net (Ronneberger 2015, arXiv:1505.04597) on a stack whose slices and channels enter as one set of features.
 
     Instance norm and leaky ReLU as in nnU-Net (Isensee 2021, doi 10.1038/s41592-020-01008-z); resolution changes by
-    learnt 2x2 steps. Any height and width is taken: the stack is padded inside to what the resolutions need.
+    learnt 2x2 steps. Any height and width is taken: the stack is padded inside to what the resolutions need. With a
+    stack of one slice it is the 2D U-Net.
     """
 
     classes: int = 2
@@ -47,11 +46,10 @@ class UNet(nn.Module):
             logits_BxHxWxN in float32. Coarser logits, finest first, are sown into the collection `deep_supervision`
             where it is mutable and `deep_supervision` is set.
         """
-        B, K, H, W, C = stack_BxKxHxWxC.shape
-        coarsest = 2 ** (len(self.features) - 1)
-        padding = [(0, 0), (0, -H % coarsest), (0, -W % coarsest), (0, 0)]
-        x_BxHxWxF = stack_BxKxHxWxC.transpose(0, 2, 3, 1, 4).reshape(B, H, W, K * C).astype(self.dtype)
-        x_BxHxWxF = jnp.pad(x_BxHxWxF, padding, mode="edge")
+        H, W = stack_BxKxHxWxC.shape[2:4]
+        padded_BxKxHxWxC = blocks.pad(stack_BxKxHxWxC, len(self.features) - 1).astype(self.dtype)
+        B, _, height, width, _ = padded_BxKxHxWxC.shape
+        x_BxHxWxF = padded_BxKxHxWxC.transpose(0, 2, 3, 1, 4).reshape(B, height, width, -1)
 
         absent_BxC = None if present_BxC is None else 1 - present_BxC
         block = nn.remat(ConvBlock) if self.remat else ConvBlock
@@ -61,16 +59,14 @@ class UNet(nn.Module):
                 x_BxHxWxF = Downsample(features, self.dtype)(x_BxHxWxF)
             x_BxHxWxF = block(features, self.depth, self.dtype, name=f"ConvBlock_{level}")(x_BxHxWxF, absent_BxC)
             skips.append(x_BxHxWxF)
-        skips.pop()
-        for level in reversed(range(len(skips))):
-            features = self.features[level]
-            x_BxHxWxF = jnp.concatenate([Upsample(features, self.dtype)(x_BxHxWxF), skips[level]], -1)
-            name = f"ConvBlock_{2 * len(skips) - level}"
-            x_BxHxWxF = block(features, self.decoder_depth, self.dtype, name=name)(x_BxHxWxF)
-            if self.deep_supervision and level:
-                coarse_BxHxWxN = nn.Dense(self.classes, name=f"coarse_logits_{level}")(x_BxHxWxF.astype(jnp.float32))
-                self.sow(*COARSE_LOGITS, coarse_BxHxWxN, reduce_fn=lambda old, new: (new, *old), init_fn=tuple)
-        return nn.Dense(self.classes, name="logits")(x_BxHxWxF.astype(jnp.float32))[:, :H, :W]
+
+        def upwards(level: int, name: str) -> nn.Module:
+            return block(self.features[level], self.decoder_depth, self.dtype, name=name)
+
+        x_BxHxWxF, passed = blocks.decode(skips, upwards, self.dtype)
+        if self.deep_supervision:
+            self.sow(*COARSE_LOGITS, blocks.coarse_logits(passed, self.classes), reduce_fn=blocks.newest)
+        return blocks.logits(x_BxHxWxF, self.classes, "logits")[:, :H, :W]
 
     def keep_channels(self, params: dict, channels: int, kept: tuple[int, ...], flags: bool) -> dict:
         """Weights of the same network on some of its channels, which answers as this one does without the others.

@@ -15,14 +15,14 @@ from ivdjax.training import contrast
 
 
 def augment(
-    key: Array, stack_KxHxWxC: Array, label_HxW: Array, config: Augment, channels: Sequence[str]
+    key: Array, stack_KxHxWxC: Array, label_LxHxW: Array, config: Augment, channels: Sequence[str]
 ) -> tuple[Array, Array, Array]:
     """Change one sample.
 
     Args:
         key: of this sample alone.
         stack_KxHxWxC: normalised intensities.
-        label_HxW: classes of the centre slice.
+        label_LxHxW: classes of the L middle slices.
         config: how strong each part is; a part of strength zero is left out of the program.
         channels: names of the C channels; physics that needs fat, inn, opp or wat by name is left out without them.
 
@@ -34,10 +34,11 @@ def augment(
     if config.mix or config.swap:
         stack_KxHxWxC = contrast.remix(mixing, stack_KxHxWxC, channels, config)
     if config.rotation_degrees or config.log_scale or config.log_stretch or config.shift_voxels:
-        stack_KxHxWxC, label_HxW = affine(geometry, stack_KxHxWxC, label_HxW, config)
+        stack_KxHxWxC, label_LxHxW = affine(geometry, stack_KxHxWxC, label_LxHxW, config)
     if config.flip:
         reverse = jax.random.bernoulli(flip, config.flip)
         stack_KxHxWxC = jnp.where(reverse, stack_KxHxWxC[::-1], stack_KxHxWxC)
+        label_LxHxW = jnp.where(reverse, label_LxHxW[::-1], label_LxHxW)
     if config.blur_voxels or config.blur_through:
         stack_KxHxWxC = contrast.blur(blur, stack_KxHxWxC, config)
     shading = config.decay or config.bias or config.curve or config.invert or config.noise
@@ -55,10 +56,10 @@ def augment(
             unit_KxHxWxC = add_noise(grain, unit_KxHxWxC, range_C, config)
         stack_KxHxWxC = change_tone(tone, unit_KxHxWxC, low_C, range_C, config)
     stack_KxHxWxC, present_C = contrast.drop_channels(loss, stack_KxHxWxC, config)
-    return stack_KxHxWxC, label_HxW, present_C
+    return stack_KxHxWxC, label_LxHxW, present_C
 
 
-def affine(key: Array, stack_KxHxWxC: Array, label_HxW: Array, config: Augment) -> tuple[Array, Array]:
+def affine(key: Array, stack_KxHxWxC: Array, label_LxHxW: Array, config: Augment) -> tuple[Array, Array]:
     """Rotate, zoom, stretch and shift about the window's centre; linear for the stack, nearest for the label."""
     K, H, W, C = stack_KxHxWxC.shape
     turn, zoom, stretch, shift = jax.random.split(key, 4)
@@ -87,8 +88,9 @@ def affine(key: Array, stack_KxHxWxC: Array, label_HxW: Array, config: Augment) 
         )
         moved_HxWxD += weight_HxW[..., None] * pixels_PxD[first_HxW + down * W + right]
     nearest_HxWx2 = jnp.round(source_HxWx2).astype(jnp.int32)
-    moved_label_HxW = label_HxW.reshape(-1)[nearest_HxWx2[..., 0] * W + nearest_HxWx2[..., 1]]
-    return moved_HxWxD.reshape(H, W, K, C).transpose(2, 0, 1, 3), moved_label_HxW
+    nearest_HxW = nearest_HxWx2[..., 0] * W + nearest_HxWx2[..., 1]
+    moved_label_HxWxL = label_LxHxW.reshape(-1, H * W).T[nearest_HxW]
+    return moved_HxWxD.reshape(H, W, K, C).transpose(2, 0, 1, 3), moved_label_HxWxL.transpose(2, 0, 1)
 
 
 def change_tone(key: Array, unit_KxHxWxC: Array, low_C: Array, range_C: Array, config: Augment) -> Array:

@@ -1,4 +1,4 @@
-"""What a person sees of a run while it lasts and after: progress bar, JSON lines, TensorBoard."""
+"""What a person sees of a run while it lasts and after: progress bar, JSON lines, TensorBoard, a tracker."""
 
 import json
 import time
@@ -11,20 +11,24 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tensorboardX import SummaryWriter
 
 from ivdjax import files
+from ivdjax.training.trackers import Tracking
 
 
 class Logbook:
-    """Writes `log.jsonl` and TensorBoard events into a run's folder and shows a progress bar.
+    """Writes `log.jsonl` and TensorBoard events into a run's folder, tells its tracker and shows a progress bar.
 
     Lines a killed run wrote after its last checkpoint are dropped when it resumes, since those steps are made again.
     On any process but the first nothing is written or shown.
     """
 
-    def __init__(self, folder: Path, steps: int, start: int, batch_size: int, active: bool = True) -> None:
+    def __init__(
+        self, folder: Path, steps: int, start: int, batch_size: int, tracking: Tracking, active: bool = True
+    ) -> None:
         """Open the book of a run of `steps` steps that goes on after step `start`."""
         self._active, self._steps, self._batch_size = active, steps, batch_size
         if not active:
             return
+        self._tracking = tracking
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / "log.jsonl"
         kept = [row for row in read(self._path) if row["step"] <= start]
@@ -93,6 +97,7 @@ class Logbook:
         self._file.flush()
         for name, value in metrics.items():
             self._board.add_scalar(f"{kind}/{name}", value, step)
+        self._tracking.log(step, {f"{kind}/{name}": value for name, value in metrics.items()})
 
 
 def read(path: Path) -> list[dict]:

@@ -18,12 +18,14 @@ from ivdjax.data.pipeline import Batch
 from ivdjax.data.splits import Member
 from ivdjax.errors import Preempted
 from ivdjax.inference import predict
+from ivdjax.models import labelled_slices
 from ivdjax.training import distributed, optimizer, parallel, preemption
 from ivdjax.training import state as training_state
 from ivdjax.training.checkpoint import Checkpoints
 from ivdjax.training.logbook import Logbook
 from ivdjax.training.state import Params, State
 from ivdjax.training.step import Metrics, train_step
+from ivdjax.training.trackers import NO_TRACKING, Tracking
 
 _DEVICE_SHARE = 0.25  # of a device's free memory that volumes may take; a step needs the rest
 
@@ -34,6 +36,7 @@ def train(
     cases: Sequence[CachedCase],
     folder: Path,
     start_params: Params | None = None,
+    tracking: Tracking = NO_TRACKING,
 ) -> list[Params]:
     """Train from the newest checkpoint in `folder/checkpoints`, or from scratch, to the last step, and save it.
 
@@ -48,6 +51,7 @@ def train(
         cases: of the whole run.
         folder: of the run.
         start_params: weights to start from where there is no checkpoint; None draws random ones.
+        tracking: also told of what is logged, on the first process.
 
     Returns:
         The mean weights of each network, of the checkpoint that `experiment.predict` names, as NumPy arrays.
@@ -78,7 +82,8 @@ def train(
 
     # Loop: score, save, next batches, steps. The last step is scored and saved, too.
     recent: list[list[Metrics]] = []
-    logbook = Logbook(folder, config.steps, start, config.batch_size * F, active=jax.process_index() == 0)
+    active = jax.process_index() == 0
+    logbook = Logbook(folder, config.steps, start, config.batch_size * F, tracking, active)
     with logbook, preemption.deferred() as asked_to_stop:
         while True:
             last, fresh = step == config.steps, step > start
@@ -166,7 +171,8 @@ def _data(
     size = len(cases) * int(np.prod(shape_ZxHxW)) * (2 * len(data.channels) + 1)
     fits = size <= _DEVICE_SHARE * parallel.free_bytes()
     if data.residency == "host" or (data.residency == "auto" and not fits):
-        return None, pipeline.gathered(places, cases, data, share)
+        L = labelled_slices(experiment.model, data.slices)
+        return None, pipeline.gathered(places, cases, data, L, share)
     packed = stacks.pack(
         [case.image_ZxHxWxC for case in cases], [case.label_ZxHxW for case in cases], data.slices, data.window
     )

@@ -12,7 +12,8 @@ from jax import Array
 from ivdjax.config import Experiment
 from ivdjax.data import dataset, pool, stacks
 from ivdjax.data.stacks import Volumes
-from ivdjax.models.unet import COARSE_LOGITS
+from ivdjax.models import labelled_slices
+from ivdjax.models.blocks import COARSE_LOGITS, WHOLE_LOGITS
 from ivdjax.training import augment, contrast, losses, optimizer
 from ivdjax.training.state import State
 
@@ -35,7 +36,7 @@ def train_step(
         transform: the optimizer.
         state: before the step; `state.step` counts the steps made.
         batch: sample_B (number of a sample in the whole batch), weight_B (0 leaves a sample out, as padding), and
-            place_Bx4, the samples' places in the volumes, or stack_BxKxHxWxC and label_BxHxW themselves. With a pool
+            place_Bx4, the samples' places in the volumes, or stack_BxKxHxWxC and label_BxLxHxW themselves. With a pool
             of phantoms in the state neither is needed: the pool is renewed and the samples are taken from it.
         volumes: the cases, or None where the batch holds stacks.
         key: of the whole run. Sample j of step t is changed by fold_in(fold_in(key, t), j), so the result depends
@@ -46,26 +47,28 @@ def train_step(
         The state after the step, and metrics averaged over the batch's samples.
     """
     keys_B = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, state.step), batch["sample"])
-    phantoms = state.pool
+    phantoms, L = state.pool, labelled_slices(experiment.model, experiment.data.slices)
     if phantoms is not None:
         phantoms = pool.renew(phantoms, key, state.step, experiment.data)
-        stack_BxKxHxWxC, label_BxHxW = jax.vmap(partial(_image, experiment, phantoms))(keys_B)
+        stack_BxKxHxWxC, label_BxLxHxW = jax.vmap(partial(_image, experiment, phantoms, L))(keys_B)
     elif volumes is not None:
-        cut = partial(stacks.take, volumes, K=experiment.data.slices, window=experiment.data.window)
-        stack_BxKxHxWxC, label_BxHxW = jax.vmap(cut)(batch["place"])
+        cut = partial(stacks.take, volumes, K=experiment.data.slices, window=experiment.data.window, L=L)
+        stack_BxKxHxWxC, label_BxLxHxW = jax.vmap(cut)(batch["place"])
     else:
-        stack_BxKxHxWxC, label_BxHxW = batch["stack"], batch["label"]
+        stack_BxKxHxWxC, label_BxLxHxW = batch["stack"], batch["label"]
     change = jax.vmap(augment.augment, (0, 0, 0, None, None))
-    stack_BxKxHxWxC, label_BxHxW, present_BxC = change(
-        keys_B, stack_BxKxHxWxC, label_BxHxW, experiment.augment, experiment.data.channels
+    stack_BxKxHxWxC, label_BxLxHxW, present_BxC = change(
+        keys_B, stack_BxKxHxWxC, label_BxLxHxW, experiment.augment, experiment.data.channels
     )
     inputs = (stack_BxKxHxWxC, present_BxC) if experiment.subsets else (stack_BxKxHxWxC,)
 
     def objective(params: dict) -> tuple[Array, Metrics]:
-        collection, name = COARSE_LOGITS
-        logits_BxHxWxN, sown = experiment.model.apply({"params": params}, *inputs, mutable=[collection])
-        coarse = sown.get(collection, {}).get(name, ())
-        parts = losses.segmentation_loss(logits_BxHxWxN, coarse, label_BxHxW, experiment.loss)
+        logits_BxHxWxN, sown = experiment.model.apply(
+            {"params": params}, *inputs, mutable=[COARSE_LOGITS[0], WHOLE_LOGITS[0]]
+        )
+        coarse = _sown(sown, COARSE_LOGITS, ())
+        logits_BxLxHxWxN = _sown(sown, WHOLE_LOGITS, logits_BxHxWxN[:, None])
+        parts = losses.segmentation_loss(logits_BxLxHxWxN, coarse, label_BxLxHxW, experiment.loss)
         sums = {name: (value_B * batch["weight"]).sum() for name, value_B in parts.items()}
         return sums["loss"], sums
 
@@ -83,11 +86,17 @@ def train_step(
     return State(state.step + 1, params, mean_params, memory, phantoms), metrics
 
 
-def _image(experiment: Experiment, phantoms: pool.Pool, key: Array) -> tuple[Array, Array]:
-    """One sample of the pool, (stack_KxHxWxC, label_HxW), in the experiment's channels."""
+def _sown(collections: dict, where: tuple[str, str], otherwise: Any) -> Any:
+    """What a network left in a collection, or something else where it did not."""
+    collection, name = where
+    return collections.get(collection, {}).get(name, otherwise)
+
+
+def _image(experiment: Experiment, phantoms: pool.Pool, L: int, key: Array) -> tuple[Array, Array]:
+    """One sample of the pool, (stack_KxHxWxC, label_LxHxW), in the experiment's channels."""
     # Of the augmentation's own keys, which are made by splitting, none is that of a number so high.
     taking, imaging = jax.random.split(jax.random.fold_in(key, 2**31 - 1))
-    signal, tissue, label_HxW = pool.sample(phantoms, taking, experiment.data.slices)
+    signal, tissue, label_LxHxW = pool.sample(phantoms, taking, experiment.data.slices, L)
     stack_KxHxWx4 = contrast.render(imaging, signal, tissue, experiment.augment)
     columns = jnp.array([dataset.DIXON.index(name) for name in experiment.data.channels])
-    return stack_KxHxWx4[..., columns], label_HxW
+    return stack_KxHxWx4[..., columns], label_LxHxW

@@ -28,4 +28,11 @@ def adopt(params: Params, source: Experiment, target: Experiment) -> Params:
             f"--init-channels: say which of that run's channels ({', '.join(known)}) each of "
             f"{', '.join(target.data.channels)} is most like, each once"
         )
+    if wanted == known and target.subsets == source.subsets:
+        return params
+    if not hasattr(target.model, "keep_channels"):
+        raise UsageError(
+            f"{run}: the weights of a {type(target.model).__name__} can be taken for the same channels only; use those "
+            f"of that run, {', '.join(known)}, in their order, and channel dropout as there"
+        )
     return target.model.keep_channels(params, len(known), tuple(known.index(name) for name in wanted), target.subsets)

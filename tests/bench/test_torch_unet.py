@@ -7,7 +7,7 @@ import pytest
 
 from ivdjax.bench import sizes, step
 from ivdjax.models import UNet
-from ivdjax.models.unet import COARSE_LOGITS
+from ivdjax.models.blocks import COARSE_LOGITS
 from ivdjax.training import losses
 
 torch = pytest.importorskip("torch", exc_type=ImportError)
@@ -34,8 +34,10 @@ def test_the_same_weights_give_the_same_logits_and_gradients(setting):
     def loss(params):
         logits_BxHxWxN, sown = experiment.model.apply({"params": params}, batch["stack"], mutable=[collection])
         coarse = sown[collection][name]
-        value = losses.segmentation_loss(logits_BxHxWxN, coarse, jnp.asarray(batch["label"]), experiment.loss)["loss"]
-        return value.mean(), [logits_BxHxWxN, *coarse]
+        value = losses.segmentation_loss(logits_BxHxWxN[:, None], coarse, jnp.asarray(batch["label"]), experiment.loss)[
+            "loss"
+        ]
+        return value.mean(), [logits_BxHxWxN, *(each[:, 0] for each in coarse)]
 
     (value, wanted), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
 

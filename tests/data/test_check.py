@@ -227,3 +227,18 @@ def test_the_table_is_whole_where_there_is_no_terminal_and_fits_80_columns_where
     terminal = printed(report, width=80, force_terminal=True, color_system=None)
     for cell in ("36x256x256", "1.99x1.25x1.25", "fat inn opp wat", "140.1", "0.000"):
         assert cell in terminal
+
+
+def test_numbered_discs_are_taken_and_other_values_are_not(tmp_path):
+    tree(tmp_path, ["01"])
+    numbered = discs()
+    numbered[:, :8] *= 2  # the upper one
+    save(tmp_path / "01/01_Labels.nii.gz", numbered)
+    assert check(tmp_path).problems == []
+    downwards = np.where(numbered > 0, 3 - numbered, 0).astype(np.uint8)
+    bones = discs()
+    bones[1:7, 7:8, 3:13] = 2  # every disc is 1, what lies between them 2
+    for wrong in (downwards, bones, numbered * 100):
+        save(tmp_path / "01/01_Labels.nii.gz", wrong)
+        (problem,) = check(tmp_path).problems
+        assert "a disc must be 1, or its number from the lowest upwards" in problem

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from ivdjax.data import anatomy, dixon, phantom
+from ivdjax.data import anatomy, dataset, dixon, phantom
 from ivdjax.errors import UsageError
 
 # Coarse in plane, to be quick; the anatomy is the same on every grid.
@@ -147,6 +147,9 @@ def read(tree, case, name):
 
 def test_the_tree_is_laid_out_as_ivdm3seg(tree):
     names = {f"{c}/{c}_{name}.nii.gz" for c in ("01", "02", "03") for name in (*CHANNELS, "Labels")}
+    names.add("phantom.json")
+    assert dataset.is_phantom(tree)
+    assert not dataset.is_phantom(tree / "01")
     assert {str(p.relative_to(tree)) for p in tree.rglob("*") if p.is_file()} == names
     affine = nib.load(tree / "01" / "01_fat.nii.gz").affine
     for name in (*CHANNELS, "Labels"):

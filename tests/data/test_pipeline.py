@@ -13,7 +13,7 @@ ALL = Member((0, 1, 2), (), 0)
 
 
 def gathered(cases, data=DATA, batch_size=4, members=(ALL,), share=pipeline.WHOLE):
-    return pipeline.gathered(pipeline.places(cases, members, data, batch_size), cases, data, share)
+    return pipeline.gathered(pipeline.places(cases, members, data, batch_size), cases, data, share=share)
 
 
 def take(iterator, n):
@@ -28,7 +28,7 @@ def test_shapes_and_types(made_cases):
     batch = next(gathered(made_cases))
     assert batch["stack"].shape == (1, 4, 3, 24, 20, 1)
     assert batch["stack"].dtype == np.float16
-    assert batch["label"].shape == (1, 4, 24, 20)
+    assert batch["label"].shape == (1, 4, 1, 24, 20)
     assert batch["sample"].tolist() == [[0, 1, 2, 3]]
 
 

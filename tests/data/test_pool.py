@@ -47,9 +47,9 @@ def test_slabs_are_different_subjects_on_different_grids(history):
     assert np.abs(np.corrcoef(slabs)[np.triu_indices(3, 1)]).max() < 0.95
 
 
-def test_a_sample_is_a_stack_of_a_slab_with_the_label_of_its_centre(history):
+def test_a_sample_is_a_stack_of_a_slab_with_the_labels_of_its_slices(history):
     phantoms = history[2]
-    take = jax.jit(partial(pool.sample, K=3))
+    take = jax.jit(partial(pool.sample, K=3, L=3))
     found = set()
     for seed in range(10):
         signal, tissue, label = take(phantoms, jax.random.key(seed))
@@ -59,7 +59,7 @@ def test_a_sample_is_a_stack_of_a_slab_with_the_label_of_its_centre(history):
             for slab in range(3)
             for z in (1, 2)
             if np.array_equal(phantoms.tissue_PxZxHxW[slab, z - 1 : z + 2], tissue)
-            and np.array_equal(phantoms.label_PxZxHxW[slab, z], label)
+            and np.array_equal(phantoms.label_PxZxHxW[slab, z - 1 : z + 2], label)
             and np.array_equal(phantoms.signal_PxZxHxWx2[slab, z - 1 : z + 2], signal.astype(jnp.float16))
         ]
         assert len(at) == 1

@@ -296,6 +296,22 @@ def test_intervals_resample_subjects_where_they_are_known(tmp_path, predictions,
         evaluate(predictions, references, tmp_path / "out", subjects={"01": "a"})
 
 
+def test_discs_are_pooled_by_their_place_with_intervals_over_subjects():
+    def case(name, *dices):
+        found = [DiscScore(name, i, d > 0, d, 10.0 * i, 1.0, 1.0, 1.0, 1.0, 1.0) for i, d in enumerate(dices, start=1)]
+        return CaseScores(name, tuple(found), 0.5, 0)
+
+    scores = [case("01", 0.8, 0.6), case("02", 0.9, 0.0), case("03", 0.7)]
+    lowest, next_up = to_json(summarise(scores, {"01": "a", "02": "a", "03": "b"}))["per_disc"]
+    assert [(d["disc"], d["discs"], d["discs_found"]) for d in (lowest, next_up)] == [(1, 3, 3), (2, 2, 1)]
+    assert (lowest["dice"]["mean"], lowest["asd_mm"]["mean"]) == pytest.approx((0.8, 10.0))
+    # Of two subjects a resample holds one alone now and then, so the interval runs from the one's mean to the other's.
+    assert (lowest["dice"]["low"], lowest["dice"]["high"]) == pytest.approx((0.7, 0.85))
+    # A missed disc counts, and one subject alone has no interval.
+    assert next_up["dice"] == {"mean": 0.3, "std": pytest.approx(0.424264), "low": None, "high": None}
+    assert next_up["asd_mm"]["mean"] == 20.0
+
+
 def test_one_case_says_nothing_of_the_spread():
     estimate = summarise([case_scores("01", 0.9)]).estimates["dice"]
     assert (estimate.mean, estimate.std, estimate.low, estimate.high) == (0.9, None, None, None)

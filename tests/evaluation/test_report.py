@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import io
+import json
 import re
 
 import numpy as np
@@ -47,6 +48,20 @@ def test_the_page_tells_the_scores(tmp_path):
     assert sorted(file.name for file in (tmp_path / "run").iterdir()) == [
         "config.json", "log.jsonl", "report.html", "scores.csv", "scores.json",
     ]  # fmt: skip
+
+
+def test_discs_are_pooled_by_level(tmp_path):
+    make_run(tmp_path / "run", PREDICTIONS, subjects={"01": "a", "02": "b"})
+    page = Page(write_report(tmp_path / "run", []).read_text("utf-8"))
+    (lowest,) = [level for level in to_read(tmp_path / "run") if level["disc"] == 1]
+    assert (lowest["discs_found"], lowest["discs"]) == (1, 2)
+    mean, low, high = (f"{lowest['dice'][key]:.3f}" for key in ("mean", "low", "high"))
+    assert f"L5/S1 1 of 2 {mean} {low} to {high} " in page.text
+    assert "their 95% intervals (subjects resampled)" in page.text
+
+
+def to_read(folder):
+    return json.loads((folder / "scores.json").read_text())["per_disc"]
 
 
 def test_the_page_asks_for_nothing_from_elsewhere(tmp_path):
@@ -111,7 +126,8 @@ def test_a_run_that_found_nothing_has_a_page(tmp_path):
     assert "0 of 3" in page.text
     assert "nan" not in page.text.lower()
     # Nothing to plot, but the reference's measures and its outlines are there.
-    assert "Level by level" not in page.text
+    assert "Level by level" in page.text
+    assert "In the charts" not in page.text
     assert page.all("path", "reference")
     assert not page.all("path", "prediction")
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from ivdjax.models import UNet
-from ivdjax.models.blocks import Downsample, InstanceNorm, Upsample
-from ivdjax.models.unet import COARSE_LOGITS
+from ivdjax.models.blocks import COARSE_LOGITS, Downsample, InstanceNorm, Upsample
 
 SMALL = UNet(features=(4, 8, 8))
 
@@ -44,7 +43,7 @@ def test_deep_supervision_offers_coarser_logits_only_when_asked():
     params = {"params": deep.init(jax.random.key(0), stack_BxKxHxWxC)["params"]}
     collection, name = COARSE_LOGITS
     logits, sown = deep.apply(params, stack_BxKxHxWxC, mutable=[collection])
-    assert [coarse.shape for coarse in sown[collection][name]] == [(2, 8, 10, 2)]
+    assert [coarse.shape for coarse in sown[collection][name]] == [(2, 1, 8, 10, 2)]
     np.testing.assert_array_equal(logits, deep.apply(params, stack_BxKxHxWxC))
 
 

@@ -17,9 +17,9 @@ STACK_KxHxWxC = np.stack([LABEL_HxW + 0.1 * k for k in range(3)])[..., None].rep
 
 
 def change(config, seed=0):
-    stack, label, present = CHANGE(jax.random.key(seed), STACK_KxHxWxC, LABEL_HxW, config, CHANNELS)
+    stack, label, present = CHANGE(jax.random.key(seed), STACK_KxHxWxC, LABEL_HxW[None], config, CHANNELS)
     np.testing.assert_array_equal(present, 1)
-    return stack, label
+    return stack, label[0]
 
 
 def test_with_every_part_off_a_sample_stays_as_it_is():
@@ -41,20 +41,32 @@ def test_geometry_moves_image_and_label_together(part):
     assert changed >= 2
 
 
+def test_labels_of_all_slices_move_and_flip_with_their_slices():
+    label_KxHxW = np.stack([np.roll(LABEL_HxW, k, 1) for k in range(3)])
+    stack_KxHxWxC = np.repeat(label_KxHxW[..., None].astype(np.float32), 2, -1)
+    config = dataclasses.replace(NOTHING, flip=1.0, rotation_degrees=20.0)
+    stack, label, _ = CHANGE(jax.random.key(3), stack_KxHxWxC, label_KxHxW, config, CHANNELS)
+    assert (np.abs(stack[..., 0] - label) < 0.76).all()
+    one_by_one = [
+        CHANGE(jax.random.key(3), stack_KxHxWxC, label[None], config, CHANNELS)[1][0] for label in label_KxHxW
+    ]
+    np.testing.assert_array_equal(label, one_by_one[::-1])
+
+
 def test_a_known_turn_puts_pixels_where_it_should(monkeypatch):
     monkeypatch.setattr(jax.random, "normal", lambda key, shape=(): jnp.ones(shape))
     _, label = augment.affine(
-        jax.random.key(0), STACK_KxHxWxC, LABEL_HxW, dataclasses.replace(NOTHING, rotation_degrees=180.0)
+        jax.random.key(0), STACK_KxHxWxC, LABEL_HxW[None], dataclasses.replace(NOTHING, rotation_degrees=180.0)
     )
-    np.testing.assert_array_equal(label, LABEL_HxW[::-1, ::-1])
+    np.testing.assert_array_equal(label[0], LABEL_HxW[::-1, ::-1])
 
 
 def test_a_known_shift_puts_pixels_where_it_should(monkeypatch):
     monkeypatch.setattr(jax.random, "normal", lambda key, shape=(): jnp.ones(shape))
     stack, label = augment.affine(
-        jax.random.key(0), STACK_KxHxWxC, LABEL_HxW, dataclasses.replace(NOTHING, shift_voxels=3.0)
+        jax.random.key(0), STACK_KxHxWxC, LABEL_HxW[None], dataclasses.replace(NOTHING, shift_voxels=3.0)
     )
-    np.testing.assert_array_equal(label[:-3, :-3], LABEL_HxW[3:, 3:])
+    np.testing.assert_array_equal(label[0, :-3, :-3], LABEL_HxW[3:, 3:])
     np.testing.assert_allclose(stack[:, :-3, :-3], STACK_KxHxWxC[:, 3:, 3:], atol=1e-5)
 
 

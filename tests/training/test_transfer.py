@@ -8,7 +8,7 @@ import pytest
 
 from ivdjax.config import Augment, Data, Experiment
 from ivdjax.errors import UsageError
-from ivdjax.models import UNet
+from ivdjax.models import ResidualUNet, UNet
 from ivdjax.training import transfer
 
 MODEL = UNet(features=(4, 8))
@@ -82,3 +82,12 @@ def test_the_source_is_left_as_it_was(params):
 def test_what_does_not_fit_is_refused(params, wrong, message):
     with pytest.raises(UsageError, match=message):
         transfer.adopt(params, SOURCE, wrong)
+
+
+def test_a_network_that_cannot_part_with_channels_is_taken_as_it_is_or_not_at_all(params):
+    residual = dataclasses.replace(SOURCE, model=ResidualUNet(features=(4, 8), blocks=(1, 1)))
+    same = dataclasses.replace(target(SOURCE.data.channels, dropout=0.5), model=residual.model)
+    assert transfer.adopt(params, residual, same) is params
+    for other in (target(("wat",), dropout=0.5), target(SOURCE.data.channels)):
+        with pytest.raises(UsageError, match="same channels only"):
+            transfer.adopt(params, residual, dataclasses.replace(other, model=residual.model))

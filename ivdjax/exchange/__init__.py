@@ -1,0 +1,1 @@
+"""To our trees from other tools' folders, and back."""
