@@ -394,7 +394,7 @@ def ablation(name: str, variants: "Variants", bases: Mapping[str, Experiment], m
         else:
             _join(told)
             if told.part is not None:
-                execute.execute_part(variants_chosen, told.part, laid.folder)
+                execute.execute_part(laid, variants_chosen, told.part)
             else:
                 execute.execute(laid, variants_chosen)
         return 0

@@ -62,16 +62,17 @@ def shared_phantom(plan: Plan, variant: Variant) -> Path | None:
     return plan.folder / "phantom" if data.root is None and data.phantom == plan.base.data.phantom else None
 
 
-def execute_part(chosen: Sequence[Variant], part: Cluster, folder: Path) -> None:
+def execute_part(plan: Plan, chosen: Sequence[Variant], part: Cluster) -> None:
     """Run one variant beside others that other machines run at this time; errors are as of `execute`.
 
     It shares no phantom and no cache with them, which two would then make at once, and writes no table.
 
     Args:
+        plan: the ablation; its folder is on SkyPilot, where a machine has but one run, that of the run.
         chosen: the variants of the whole job.
         part: Slurm: the one with the number of the array's task. SkyPilot: the only one.
-        folder: of the command line; on Slurm that of the ablation, on SkyPilot that of the run.
     """
+    cache = None
     if part == "slurm":
         number = os.environ.get("SLURM_ARRAY_TASK_ID", "")
         if not number.isdecimal() or int(number) >= len(chosen):
@@ -80,8 +81,9 @@ def execute_part(chosen: Sequence[Variant], part: Cluster, folder: Path) -> None
     else:
         if len(chosen) != 1:
             raise UsageError("--part sky: name one variant with --only")
-        variant = replace(chosen[0], experiment=replace(chosen[0].experiment, run_dir=folder))
-    alone = replace(variant.experiment, data=replace(variant.experiment.data, cache=None))
+        variant = replace(chosen[0], experiment=replace(chosen[0].experiment, run_dir=plan.folder))
+        cache = plan.base.data.cache
+    alone = replace(variant.experiment, data=replace(variant.experiment.data, cache=cache))
     _named(variant, lambda: run.run(alone))
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,18 @@ def test_a_patch_in_three_dimensions_costs_as_many_labels_as_stacks_do():
     context = importlib.import_module("experiments.ablate_context")
     three = context.variants(ablation_bases.bases()["baseline"])["3d"]
     assert three.train.batch_size * three.data.slices == pytest.approx(16, abs=4)
+
+
+def test_the_module_that_the_docs_write_is_one(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "ablations.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names = {"__name__": "ablate_width"}
+    exec(compile(code, "ablations.md", "exec"), names)
+    base = dataclasses.replace(ablation_bases.small(), run_dir=tmp_path)
+    laid = plan("ablate_width", names["variants"], base)
+    assert [v.changes for v in laid.variants] == [("model.features 4 8 16 24",), (), ("model.features 16 32 64 96",)]
+
+
+def test_the_docs_list_every_module():
+    page = (Path(__file__).parents[2] / "docs" / "ablations.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `(\w+)`", page, re.MULTILINE)) == set(MODULES)

@@ -109,11 +109,11 @@ def test_fewer_subjects_to_learn_from_are_among_more_and_follow_the_held_out_one
     for fold in range(8):
         learnt = []
         for number in (1, 3, 7, 0):
-            parts = splits.split(cases, Data(fold=fold, learn_subjects=number))
+            parts = split(cases, Data(fold=fold, learn_subjects=number))
             learnt.append({case.subject for case in parts.train})
             assert len(parts.train) == 2 * (number or 7)
             assert {case.subject for case in parts.held_out} == {f"s{fold}"}
         assert learnt[0] == {f"s{(fold + 1) % 8}"}
         assert learnt[0] < learnt[1] < learnt[2] == learnt[3]
     with pytest.raises(UsageError, match="there are 7 that are not held out"):
-        splits.split(cases, Data(learn_subjects=8))
+        split(cases, Data(learn_subjects=8))

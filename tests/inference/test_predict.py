@@ -1,10 +1,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import linen as nn
 
 from ivdjax.config import Predict
 from ivdjax.inference import predict
+from ivdjax.models.blocks import WHOLE_LOGITS
 
 IMAGE_ZxHxWxC = np.random.default_rng(0).normal(size=(7, 20, 33, 1)).astype(np.float32)
 
@@ -57,3 +59,31 @@ def test_a_network_that_takes_subsets_is_told_what_is_there():
         told = np.array(present, np.float32)
         answer = predict.probability(Flags(), {}, image_ZxHxWxC, 3, Predict(), told)[..., 1]
         np.testing.assert_allclose(answer, jax.nn.sigmoid(told.sum()), rtol=1e-5)
+
+
+class Named3D(nn.Module):
+    """Says of each slice of its stack how bright it is and how far from the centre, in its logits."""
+
+    whole_stack = True
+
+    @nn.compact
+    def __call__(self, stack_BxKxHxWxC, present_BxC=None):
+        K = stack_BxKxHxWxC.shape[1]
+        off_K = jnp.abs(jnp.arange(K) - K // 2).astype(jnp.float32)[:, None, None]
+        chance = jnp.clip(stack_BxKxHxWxC[..., 0], 0.01, 0.99) / (1 + off_K)
+        logits = jnp.stack([jnp.log1p(-chance), jnp.log(chance)], -1)
+        self.sow(*WHOLE_LOGITS, logits, reduce_fn=lambda _, new: new)
+        return logits[:, K // 2]
+
+
+@pytest.mark.parametrize("Z", [1, 4, 11])
+def test_overlapping_patches_are_weighted_by_how_near_their_centres_are(Z):
+    image_ZxHxWxC = np.random.default_rng(0).uniform(0.1, 0.9, (Z, 6, 5, 1)).astype(np.float32)
+    K = 5
+    found = predict.probability(Named3D(), {}, image_ZxHxWxC, K, Predict(batch_size=2, flip=True))
+    expected_Z = np.zeros(Z)
+    for z in range(Z):
+        # Patches stand at every second slice; of one at distance d the answer is 1 / (1 + d), and its weight 3 - d.
+        near = [abs(z - centre) for centre in range(0, Z, 2) if abs(z - centre) <= 2]
+        expected_Z[z] = sum((3 - d) / (1 + d) for d in near) / sum(3 - d for d in near)
+    np.testing.assert_allclose(found[..., 1], image_ZxHxWxC[..., 0] * expected_Z[:, None, None], rtol=1e-4)
