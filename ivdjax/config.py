@@ -214,6 +214,11 @@ class Postprocess:
     lowest: int = 0
     """Keep this many discs of the column from the lowest upwards, and nothing above (IVDM3Seg: 7); 0 keeps all."""
 
+    @property
+    def on(self) -> bool:
+        """Whether any rule is."""
+        return self != Postprocess()
+
 
 @dataclass(frozen=True)
 class Predict:

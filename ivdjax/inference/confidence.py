@@ -1,6 +1,9 @@
 """How sure a network is of each disc it found, without a reference: the Dice that its own probabilities expect."""
 
-from dataclasses import dataclass
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, fields
 
 import numpy as np
 from scipy import ndimage
@@ -70,3 +73,14 @@ def discs(
     voxel_mm3 = float(np.prod(spacing_mm))
     rows = enumerate(zip(expected, voxels, strict=True), start=1)
     return discs_ZxHxW, [DiscConfidence(disc, float(dice), float(count * voxel_mm3)) for disc, (dice, count) in rows]
+
+
+def to_csv(discs: Mapping[str, Sequence[DiscConfidence]]) -> str:
+    """A table of the discs of cases: the case, then the fields of `DiscConfidence`."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["case", *(field.name for field in fields(DiscConfidence))])
+    for case, found in discs.items():
+        for disc in found:
+            writer.writerow([case, *(round(v, 6) if isinstance(v, float) else v for v in astuple(disc))])
+    return text.getvalue()
