@@ -104,8 +104,8 @@ class PredictVerb:
     OUT/confidence.csv."""
     specks_mm3: float | None = None
     """Take out pieces of the mask smaller than this; 0 keeps them."""
-    column: bool | None = None
-    """Keep only the discs that a column can pass through."""
+    column: bool = False
+    """Keep only the discs that a column can pass through; on, too, where the run's configuration has it."""
     lowest: int | None = None
     """Keep this many discs of the column from the lowest upwards, and nothing above; 0 keeps all."""
 
@@ -136,8 +136,8 @@ class PredictVerb:
 
     def _told(self) -> dict[str, object]:
         """Settings of prediction that were given, by the names that `Trained.told` knows."""
-        given = {name: getattr(self, name) for name in ("shifts", "specks_mm3", "column", "lowest")}
-        return {"maps": self.maps or None, **given}
+        given = {name: getattr(self, name) for name in ("shifts", "specks_mm3", "lowest")}
+        return {"maps": self.maps or None, "column": self.column or None, **given}
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from ivdjax.evaluation.metrics import Spacing
 from ivdjax.files import read_json
 from ivdjax.training import logbook
 
-
 # Where a run whose masks were worked on keeps them and their scores as they were before.
 RAW = "raw"
 

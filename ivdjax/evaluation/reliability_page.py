@@ -147,6 +147,6 @@ def taken_out(scores: Mapping[str, Any], raw: Mapping[str, Any] | None, rules: M
     return page.section(
         "What the rules took out of the masks",
         page.table(["Masks", "Dice", "Volume Dice", "Found", "False discs"], rows),
-        f"Rules that were on: {html.escape(', '.join(on))}. All other figures and pictures of this page are of the masks "
-        "after them.",
+        f"Rules that were on: {html.escape(', '.join(on))}. All other figures and pictures of this page are of the "
+        "masks after them.",
     )
