@@ -75,12 +75,11 @@ def count(
       spacing_mm: voxel size along Z, H, W.
     """
     near_ZxHxW = (raw_ZxHxW != 0) | (reference_ZxHxW != 0)
-    box = confidence.box_around(near_ZxHxW, spacing_mm, REGION_MM)
-    if near_ZxHxW[box].size:
+    bins = bin_voxels(np.empty(0, np.float32), np.empty(0, bool))
+    if near_ZxHxW.any():
+        box = confidence.box_around(near_ZxHxW, spacing_mm, REGION_MM)
         region = ndimage.distance_transform_edt(~near_ZxHxW[box], sampling=spacing_mm) <= REGION_MM
-    else:
-        region = np.zeros((0, 0, 0), bool)
-    bins = bin_voxels(probability_ZxHxW[box][region], reference_ZxHxW[box][region] != 0)
+        bins = bin_voxels(probability_ZxHxW[box][region], reference_ZxHxW[box][region] != 0)
     discs_ZxHxW, found = confidence.discs(mask_ZxHxW, probability_ZxHxW, spacing_mm)
     numbers = _numbers(reference_ZxHxW, spacing_mm)
     references = []

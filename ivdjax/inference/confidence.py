@@ -27,10 +27,8 @@ class DiscConfidence:
 
 
 def box_around(mask_ZxHxW: np.ndarray, spacing_mm: Spacing, margin_mm: float) -> tuple[slice, slice, slice]:
-    """The part of a volume that holds what is within `margin_mm` of a mask; all of an empty mask's is empty."""
+    """The part of a volume that holds what is within `margin_mm` of a mask that is not empty."""
     found = ndimage.find_objects((mask_ZxHxW != 0).astype(np.uint8))
-    if not found:
-        return slice(0, 0), slice(0, 0), slice(0, 0)
     reach = [int(np.ceil(margin_mm / spacing)) for spacing in spacing_mm]
     z, h, w = (slice(max(part.start - r, 0), part.stop + r) for part, r in zip(found[0], reach, strict=True))
     return z, h, w
@@ -56,11 +54,11 @@ def discs(
         discs_ZxHxW: number of each voxel's disc, as `instances` numbers them; and their confidences, the lowest first.
     """
     discs_ZxHxW = np.zeros(mask_ZxHxW.shape, np.uint8)
+    if not mask_ZxHxW.any():
+        return discs_ZxHxW, []
     box = box_around(mask_ZxHxW, spacing_mm, RIM_MM)
     discs_ZxHxW[box] = instances(largest(mask_ZxHxW[box] != 0, spacing_mm), spacing_mm)
     numbered, chance = discs_ZxHxW[box], probability_ZxHxW[box]
-    if not numbered.any():
-        return discs_ZxHxW, []
     distance_mm, nearest = ndimage.distance_transform_edt(numbered == 0, sampling=spacing_mm, return_indices=True)
     near = distance_mm <= RIM_MM
     owner_V = numbered[tuple(nearest[:, near])]
