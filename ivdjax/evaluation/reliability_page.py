@@ -68,13 +68,13 @@ def _of_discs(ranked: Mapping[str, Any] | None) -> str:
     told = (
         f"{start}{bad} lie below a Dice of {ranking.GOOD_DICE:g} or are false; the {ranking.LOOKED_AT:.0%} with the "
         f"least confidence ({ranked['looked_at']} discs) hold {ranked['bad_looked_at']} of these, "
-        f"{ranked['bad_looked_at'] / bad:.0%}."
+        f"{ranked['bad_looked_at'] / bad:.0%} (at best {min(ranked['looked_at'], bad) / bad:.0%})."
     )
     if ranked["auroc"] is None:
         return told
     return (
         f"{told} Of a bad and a good disc the bad one has less confidence in {ranked['auroc']:.0%} of pairs (AUROC; "
-        "50 % would be chance)."
+        "50% would be chance)."
     )
 
 
