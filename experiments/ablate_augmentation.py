@@ -10,7 +10,7 @@ stand for, this tells that they run, not what they are worth.
 from dataclasses import fields, replace
 
 from experiments import ablation_bases
-from ivdjax import cli
+from ivdjax import command_line
 from ivdjax.config import Augment, Experiment
 
 PARTS = {
@@ -40,4 +40,4 @@ def variants(base: Experiment) -> dict[str, Experiment]:
 
 
 if __name__ == "__main__":
-    cli.ablation("ablate_augmentation", variants, ablation_bases.bases(), __doc__)
+    command_line.ablation("ablate_augmentation", variants, ablation_bases.bases(), __doc__)

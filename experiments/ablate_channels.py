@@ -11,7 +11,7 @@ line is a cross-validation of each on a small digital phantom, whose contrasts a
 from dataclasses import replace
 
 from experiments import ablation_bases
-from ivdjax import cli
+from ivdjax import command_line
 from ivdjax.config import Experiment
 
 
@@ -28,4 +28,4 @@ def variants(base: Experiment) -> dict[str, Experiment]:
 
 
 if __name__ == "__main__":
-    cli.ablation("ablate_channels", variants, ablation_bases.bases(), __doc__)
+    command_line.ablation("ablate_channels", variants, ablation_bases.bases(), __doc__)

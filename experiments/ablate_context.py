@@ -12,7 +12,7 @@ digital phantom.
 from dataclasses import replace
 
 from experiments import ablation_bases
-from ivdjax import cli
+from ivdjax import command_line
 from ivdjax.config import Experiment
 from ivdjax.models import SliceAttentionUNet, UNet3D
 
@@ -37,4 +37,4 @@ def variants(base: Experiment) -> dict[str, Experiment]:
 
 
 if __name__ == "__main__":
-    cli.ablation("ablate_context", variants, ablation_bases.bases(), __doc__)
+    command_line.ablation("ablate_context", variants, ablation_bases.bases(), __doc__)

@@ -11,7 +11,7 @@ however few scans it has.
 from dataclasses import replace
 
 from experiments import ablation_bases
-from ivdjax import cli
+from ivdjax import command_line
 from ivdjax.config import Experiment
 
 _MOST = 6  # of eight subjects one is held out, and all of the others are the base
@@ -32,4 +32,4 @@ def bases() -> dict[str, Experiment]:
 
 
 if __name__ == "__main__":
-    cli.ablation("ablate_data", variants, bases(), __doc__)
+    command_line.ablation("ablate_data", variants, bases(), __doc__)

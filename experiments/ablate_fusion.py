@@ -11,7 +11,7 @@ of the base, so that the networks differ in what they do and, the table tells ho
 from dataclasses import replace
 
 from experiments import ablation_bases
-from ivdjax import cli
+from ivdjax import command_line
 from ivdjax.config import Experiment
 from ivdjax.models import IVDNet, ResidualUNet, SliceAttentionUNet
 
@@ -32,4 +32,4 @@ def variants(base: Experiment) -> dict[str, Experiment]:
 
 
 if __name__ == "__main__":
-    cli.ablation("ablate_fusion", variants, ablation_bases.bases(), __doc__)
+    command_line.ablation("ablate_fusion", variants, ablation_bases.bases(), __doc__)

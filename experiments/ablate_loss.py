@@ -11,7 +11,7 @@ voxels of distance.
 from dataclasses import replace
 
 from experiments import ablation_bases
-from ivdjax import cli
+from ivdjax import command_line
 from ivdjax.config import Experiment
 
 
@@ -33,4 +33,4 @@ def variants(base: Experiment) -> dict[str, Experiment]:
 
 
 if __name__ == "__main__":
-    cli.ablation("ablate_loss", variants, ablation_bases.bases(), __doc__)
+    command_line.ablation("ablate_loss", variants, ablation_bases.bases(), __doc__)

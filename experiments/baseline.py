@@ -8,7 +8,7 @@ every case held out once. It is sized for one accelerator or more; its figure on
 data set is not ours to pass on.
 """
 
-from ivdjax import cli
+from ivdjax import command_line
 from ivdjax.config import Data, Experiment, Train
 from ivdjax.models import UNet
 
@@ -24,4 +24,4 @@ def experiment() -> Experiment:
 
 
 if __name__ == "__main__":
-    cli.experiment(experiment(), __doc__)
+    command_line.experiment(experiment(), __doc__)

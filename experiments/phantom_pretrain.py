@@ -8,7 +8,7 @@ from it with `--init-from runs/phantom_pretrain`. In 43 minutes on two cores tha
 on two scans of a phantom subject it has not seen. The weights in the package (`--init-from default`) are of this run.
 """
 
-from ivdjax import cli
+from ivdjax import command_line
 from ivdjax.config import Augment, Data, Experiment, Fresh, Optimizer, Phantom, Train
 from ivdjax.models import UNet
 
@@ -44,4 +44,4 @@ def experiment() -> Experiment:
 
 
 if __name__ == "__main__":
-    cli.experiment(experiment(), __doc__)
+    command_line.experiment(experiment(), __doc__)

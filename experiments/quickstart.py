@@ -7,7 +7,7 @@ figures tell that everything works, and nothing about patients: all 14 discs fou
 minutes on two cores.
 """
 
-from ivdjax import cli
+from ivdjax import command_line
 from ivdjax.config import Data, Experiment, Phantom, Train
 from ivdjax.models import UNet
 
@@ -29,4 +29,4 @@ def experiment() -> Experiment:
 
 
 if __name__ == "__main__":
-    cli.experiment(experiment(), __doc__)
+    command_line.experiment(experiment(), __doc__)

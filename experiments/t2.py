@@ -9,7 +9,7 @@ of the SPIDER set: volume Dice 0.903 on the six held out, all 45 discs found, in
 `experiments.phantom_pretrain`; the channel here then takes the place of water there.
 """
 
-from ivdjax import cli
+from ivdjax import command_line
 from ivdjax.config import Data, Experiment, Train
 from ivdjax.models import UNet
 
@@ -33,4 +33,4 @@ def experiment() -> Experiment:
 
 
 if __name__ == "__main__":
-    cli.experiment(experiment(), __doc__)
+    command_line.experiment(experiment(), __doc__)

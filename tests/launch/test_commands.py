@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ivdjax import cli, run
+from ivdjax import command_line, run
 from ivdjax.training import distributed
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +34,7 @@ def parse(monkeypatch, capfd):
         monkeypatch.setattr(sys, "argv", [name, *words])
         module = importlib.import_module(f"experiments.{name}")
         with pytest.raises(SystemExit) as stop:
-            cli.experiment(module.experiment(), module.__doc__)
+            command_line.experiment(module.experiment(), module.__doc__)
         assert stop.value.code == 0, capfd.readouterr().err
         (experiment,) = experiments
         return experiment, met[0] if met else None
@@ -46,8 +46,18 @@ def test_commands_of_the_pages_and_the_image(parse):
     commands = [shlex.split(line) for line in found(r"-m experiments\.(?=\w)")]
     assert len(commands) >= 6
     for name, *words in commands:
-        if name != "NAME":
+        if name.startswith("ablate_"):
+            lists(name, words)
+        elif name != "NAME":
             parse(name, words)
+
+
+def lists(name, words):
+    """Let an ablation list its variants in place of what it was to do."""
+    command = [sys.executable, "-m", f"experiments.{name}", *words, "--list"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert listed.returncode == 0, listed.stderr
+    assert "the base" in listed.stdout
 
 
 def test_by_hand_two_machines_name_the_same_meeting_place(parse):

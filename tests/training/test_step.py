@@ -8,7 +8,7 @@ import pytest
 from ivdjax.config import Augment, Data, Experiment, Optimizer, Train
 from ivdjax.data import pipeline, stacks
 from ivdjax.data.splits import Member
-from ivdjax.models import UNet
+from ivdjax.models import UNet, UNet3D
 from ivdjax.trained import read_states
 from ivdjax.training import loop, optimizer
 from ivdjax.training.checkpoint import Checkpoints
@@ -107,3 +107,25 @@ def test_given_weights_are_what_training_starts_from(made_cases, tmp_path):
     for params in (*trained, *(state.params for state in states), *(state.mean_params for state in states)):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), params, start)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(start))  # not given away
+
+
+def test_a_3d_network_learns_from_the_labels_of_every_slice_from_either_memory(made_cases):
+    """A change of one label beside the centre changes the loss, and stacks from the host give the same."""
+    nothing = Augment(**{field.name: 0.0 for field in dataclasses.fields(Augment)})
+    experiment = dataclasses.replace(EXPERIMENT, model=UNet3D(features=(4, 8)), augment=nothing)
+    step, state, batches = prepare(experiment, made_cases)
+    batch = next(batches)
+    losses = [float(step(state, batch)[1]["loss"])]
+
+    data, transform = experiment.data, optimizer.create(experiment.optimizer, 100)
+    member = [Member((0, 1, 2), (), experiment.seed)]
+    places = pipeline.places(made_cases, member, data, experiment.train.batch_size)
+    stacked = {name: array[0] for name, array in next(pipeline.gathered(places, made_cases, data, L=3)).items()}
+    assert stacked["label"].shape == (4, 3, 24, 24)
+    on_host = jax.jit(lambda batch: train_step(experiment, transform, state, batch, None, jax.random.key(0))[1]["loss"])
+    losses.append(float(on_host(stacked)))
+    stacked["label"] = stacked["label"].copy()
+    stacked["label"][0, 2, 5, 5] ^= 1
+    losses.append(float(on_host(stacked)))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert losses[2] != pytest.approx(losses[1], rel=1e-6)

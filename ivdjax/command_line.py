@@ -1,0 +1,145 @@
+"""Command lines of the modules in `experiments`, and how every command ends."""
+
+import dataclasses
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from ivdjax import programs
+from ivdjax.config import Experiment
+from ivdjax.errors import DataError, Preempted, UsageError
+
+if TYPE_CHECKING:
+    from ivdjax.ablation.plan import Variants
+
+# What only a run needs is imported when it runs, so that --help does not wait for it.
+
+
+@dataclass(frozen=True)
+class _ExperimentCommand:
+    """What an experiment module takes: the experiment's own settings, and which process of how many this is."""
+
+    experiment: Annotated[Experiment, tyro.conf.arg(name="")]
+    distributed: str | None = None
+    """Train in several processes, on one machine or many that share their files: `auto` where jax knows the cluster
+    (Slurm, Open MPI, Cloud TPU), or HOST:PORT of the first process. None is one process."""
+    processes: int | None = None
+    """How many processes there are; with HOST:PORT."""
+    process: int | None = None
+    """Which of them this one is, from 0; with HOST:PORT."""
+
+
+def experiment(default: Experiment, module_doc: str) -> None:
+    """Run an experiment module's default, changed as the command line says."""
+
+    def command() -> int:
+        told = tyro.cli(_ExperimentCommand, default=_ExperimentCommand(default), description=module_doc)
+        from ivdjax import memory, run
+
+        memory.keep_freed()
+        _join(told)
+        run.run(told.experiment)
+        return 0
+
+    end(command)
+
+
+@dataclass(frozen=True)
+class _AblationCommand:
+    """What an ablation module takes: the settings of its base, which all variants share, and what to do."""
+
+    experiment: Annotated[Experiment, tyro.conf.arg(name="")]
+    list: bool = False
+    """List the variants, how far each is and what differs from the base."""
+    only: tuple[str, ...] = ()
+    """Variants to run, by name; all by default."""
+    dry_run: bool = False
+    """List them, and estimate from a few timed steps how long what is missing takes; with --submit print the jobs."""
+    submit: Literal["slurm", "sky"] | None = None
+    """Hand the variants to a cluster, a job each: a Slurm array, or SkyPilot jobs."""
+    part: Literal["slurm", "sky"] | None = None
+    """Run one variant, as a job of a cluster does."""
+    distributed: str | None = None
+    """As of an experiment."""
+    processes: int | None = None
+    """As of an experiment."""
+    process: int | None = None
+    """As of an experiment."""
+
+
+def ablation(name: str, variants: "Variants", bases: Mapping[str, Experiment], module_doc: str) -> None:
+    """Run an ablation module's variants of a base, changed as the command line says.
+
+    Args:
+        name: of the module.
+        variants: from a base to its variants.
+        bases: by the word that the command line may begin with; the first is taken without one.
+        module_doc: what --help says.
+    """
+
+    def command() -> int:
+        words = sys.argv[1:]
+        first = next(iter(bases))
+        chosen = words.pop(0) if words and words[0] in bases else first
+        title = name if chosen == first else f"{name}-{chosen}"
+        default = _AblationCommand(dataclasses.replace(bases[chosen], name=title))
+        known = (
+            f"{module_doc}\nThe command line may begin with the base to vary: {', '.join(bases)} (default: {first})."
+        )
+        told = tyro.cli(_AblationCommand, args=words, default=default, description=known)
+        from ivdjax import memory
+        from ivdjax.ablation import estimate, execute, submit
+        from ivdjax.ablation.plan import plan
+
+        memory.keep_freed()
+        laid = plan(title, variants, told.experiment)
+        variants_chosen = laid.choose(told.only)
+        if told.list:
+            print("\n".join(estimate.describe(laid, variants_chosen)))
+        elif told.submit is not None:
+            submit.submit(laid, variants_chosen, submit.passed_on(sys.argv[1:]), told.submit, told.dry_run)
+        elif told.dry_run:
+            estimate.announce(laid, variants_chosen)
+        else:
+            _join(told)
+            if told.part is not None:
+                execute.execute_part(laid, variants_chosen, told.part)
+            else:
+                execute.execute(laid, variants_chosen)
+        return 0
+
+    end(command)
+
+
+def _join(told: _ExperimentCommand | _AblationCommand) -> None:
+    """Join the other processes of the run, if there are any, and mind SIGTERM."""
+    from ivdjax.training import distributed, preemption
+
+    if told.distributed is not None:
+        distributed.start(told.distributed, told.processes, told.process)
+    elif told.processes is not None or told.process is not None:
+        raise UsageError("--processes and --process belong to --distributed HOST:PORT; pass all three or none")
+    else:
+        preemption.stop_on_sigterm()
+
+
+def end(command: Callable[[], int], reword: Callable[[str], str] = str) -> None:
+    """Exit with the command's code; bad data is one line on stderr and 1, wrong use one line and 2."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    # Their notes on every save would drown the run's own lines.
+    for noisy in ("absl", "orbax", "jax"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    programs.keep()
+    try:
+        code = command()
+    except (DataError, UsageError, Preempted) as error:
+        print(f"ivdjax: {reword(str(error))}", file=sys.stderr)
+        code = {DataError: 1, UsageError: 2, Preempted: 75}[type(error)]
+    except KeyboardInterrupt:
+        print("ivdjax: stopped; the same command goes on from where it can", file=sys.stderr)
+        code = 130
+    sys.exit(code)
