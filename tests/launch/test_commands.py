@@ -20,7 +20,8 @@ TEXTS = [ROOT / "README.md", *(path for path in sorted(LAUNCH.iterdir()) if path
 
 def found(pattern):
     """What a pattern's group matches in any of the texts, up to the end of the line or of the quoted code."""
-    return [match for path in TEXTS for match in re.findall(pattern + r"([^`|\n]*)", path.read_text())]
+    texts = [path.read_text().replace("\\\n", " ") for path in TEXTS]
+    return [match for text in texts for match in re.findall(pattern + r"([^`|\n]*)", text)]
 
 
 @pytest.fixture
