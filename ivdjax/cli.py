@@ -90,27 +90,48 @@ class PredictVerb:
     """Images to use, of those the run was trained with. By default all of them, or, where the run was trained with
     --augment.channel-dropout and so takes any set, those that the cases have."""
     checkpoint: Literal["last", "best"] | None = None
-    """Weights to use; as the run's configuration says by default."""
+    """Weights to use; as the run's configuration says by default, as do the settings below."""
+    shifts: int | None = None
+    """Average over so many small shifts of the volume, too; at most eight."""
+    maps: bool = False
+    """Also write maps of the probability and the uncertainty to OUT/maps, and the confidence in each disc to
+    OUT/confidence.csv."""
+    specks_mm3: float | None = None
+    """Take out pieces of the mask smaller than this; 0 keeps them."""
+    column: bool = False
+    """Keep only the discs that a column can pass through; on, too, where the run's configuration has it."""
+    lowest: int | None = None
+    """Keep this many discs of the column from the lowest upwards, and nothing above; 0 keeps all."""
 
     def __call__(self) -> int:
         """Do it and return the exit code."""
         from ivdjax import trained
         from ivdjax.data import dataset
-        from ivdjax.inference import weights
+        from ivdjax.inference import confidence, weights
 
         *runs, source, out = self.paths if len(self.paths) > 1 else (None, None, None)
         if len(runs) != (self.weights is None) or out is None:
             raise UsageError("predict: name a run, the input and the output; with --weights the last two alone")
         networks = trained.load(weights.find(self.weights) if self.weights is not None else runs[0], self.checkpoint)
+        networks = networks.told(**self._told())
         channels = self.channels or networks.channels_in(source)
         networks.accept(channels)
-        cases = dataset.discover(source, channels)
+        cases, sure = dataset.discover(source, channels), {}
         with progress.bar("predicting") as advance:
             for done, case in enumerate(cases, start=1):
-                networks.predict(case, out / f"{case.name}.nii.gz", channels)
+                found = networks.predict(case, out / f"{case.name}.nii.gz", channels)
+                if self.maps:
+                    sure[case.name] = found.confidence()
                 advance(done, len(cases))
+        if self.maps:
+            files.write_text(out / "confidence.csv", confidence.to_csv(sure))
         print(f"{out}: {len(cases)} mask(s), from {', '.join(channels)}", file=sys.stderr)
         return 0
+
+    def _told(self) -> dict[str, object]:
+        """Settings of prediction that were given, by the names that `Trained.told` knows."""
+        given = {name: getattr(self, name) for name in ("shifts", "specks_mm3", "lowest")}
+        return {"maps": self.maps or None, "column": self.column or None, **given}
 
 
 @dataclass(frozen=True)

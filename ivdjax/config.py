@@ -204,6 +204,23 @@ class Train:
 
 
 @dataclass(frozen=True)
+class Postprocess:
+    """What is taken out of a mask, by what is known of spines. Every rule is off by default."""
+
+    specks_mm3: float = 0.0
+    """Pieces smaller than this are taken out; 0 keeps them."""
+    column: bool = False
+    """Keep only the discs that a column can pass through, with steps and volumes that neighbours have."""
+    lowest: int = 0
+    """Keep this many discs of the column from the lowest upwards, and nothing above (IVDM3Seg: 7); 0 keeps all."""
+
+    @property
+    def on(self) -> bool:
+        """Whether any rule is."""
+        return self != Postprocess()
+
+
+@dataclass(frozen=True)
 class Predict:
     """How a volume is segmented."""
 
@@ -211,8 +228,15 @@ class Predict:
     """Weights to use. The best ones were picked on the held-out cases, so their scores are optimistic there."""
     flip: bool = True
     """Average the probabilities with those of the left-right flipped volume."""
+    shifts: int = 0
+    """Average also with those of the volume shifted in the plane by two voxels; so many shifts, at most eight: along
+    W there and back, along H, then along both."""
     batch_size: int = 8
     """Stacks at once."""
+    maps: bool = False
+    """Beside the masks write maps of the probability and of the uncertainty."""
+    postprocess: Postprocess = field(default_factory=Postprocess)
+    """What is then taken out of the mask."""
 
 
 @dataclass(frozen=True)

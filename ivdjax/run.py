@@ -14,13 +14,13 @@ import jax
 
 from ivdjax import config, files, progress, trained
 from ivdjax.config import Experiment, Phantom
-from ivdjax.data import cache, dataset, phantom, splits
+from ivdjax.data import cache, dataset, nifti, phantom, splits
 from ivdjax.data.cache import CachedCase
 from ivdjax.data.dataset import Case
 from ivdjax.data.splits import Member
 from ivdjax.errors import UsageError
-from ivdjax.evaluation import evaluate, record, report
-from ivdjax.inference import weights
+from ivdjax.evaluation import calibration, evaluate, record, reliability, report
+from ivdjax.inference import predict, weights
 from ivdjax.training import distributed, loop, trackers, transfer
 
 logger = logging.getLogger("ivdjax")
@@ -77,16 +77,30 @@ def run(experiment: Experiment, drawn: Path | None = None) -> None:
 
 def _predict(networks: trained.Trained, members: Sequence[Member], cases: Sequence[Case], held_out: list[int]) -> None:
     """Segment the held-out cases, each by the networks that have not seen it; each process does its share."""
-    predictions = networks.experiment.folder / "predictions"
+    folder = networks.experiment.folder
     with progress.bar("predicting") as advance:
         own = held_out[jax.process_index() :: jax.process_count()]
         for done, case in enumerate(own, start=1):
-            out = predictions / f"{cases[case].name}.nii.gz"
-            if not out.exists():
+            out = folder / "predictions" / f"{cases[case].name}.nii.gz"
+            if not (out.exists() and calibration.case_path(folder, cases[case].name).exists()):
                 asked = [i for i, member in enumerate(members) if case in member.held_out]
-                networks.predict(cases[case], out, members=asked)
+                found = networks.segment(cases[case], members=asked)
+                _count(found, networks.experiment)
+                found.write(out)
             advance(done, len(own))
     distributed.wait("predicted")
+
+
+def _count(found: trained.Segmentation, experiment: Experiment) -> None:
+    """Keep what the scores need of a case beside its mask: counts of its probabilities, and its mask as it was."""
+    folder, case, image = experiment.folder, found.case, found.case.images[0]
+    if experiment.predict.postprocess.on:
+        nifti.write_mask(found.raw_ZxHxW, image, folder / record.RAW / "predictions" / f"{case.name}.nii.gz")
+    label_ZxHxW = dataset.load_label(case.label, nifti.read_grid(image), experiment.data.label_grid)
+    counts = calibration.count(
+        found.consensus.foreground_ZxHxW, found.raw_ZxHxW, found.mask_ZxHxW, label_ZxHxW, found.spacing_mm
+    )
+    calibration.write_case(calibration.case_path(folder, case.name), counts)
 
 
 def _read(cases: Sequence[Case], experiment: Experiment) -> list[CachedCase]:
@@ -104,17 +118,20 @@ def _score(
     experiment: Experiment, root: Path, cases: Sequence[Case], names: Sequence[str], tracking: trackers.Tracking
 ) -> None:
     """Score the predictions of the named cases, write the report and say what came out."""
-    folder = experiment.folder
-    with progress.bar("scoring") as advance:
-        summary = evaluate.evaluate(
-            folder / "predictions",
-            root,
-            folder,
-            cases=names,
-            subjects={case.name: case.subject for case in cases},
-            label_grid=experiment.data.label_grid,
-            progress=advance,
-        )
+    folder, subjects = experiment.folder, {case.name: case.subject for case in cases}
+    # With rules that take out of the masks, the masks without them are scored first.
+    for home in (folder / record.RAW, folder) if experiment.predict.postprocess.on else (folder,):
+        with progress.bar("scoring") as advance:
+            summary = evaluate.evaluate(
+                home / "predictions",
+                root,
+                home,
+                cases=names,
+                subjects=subjects,
+                label_grid=experiment.data.label_grid,
+                progress=advance,
+            )
+    reliability.write(folder, summary.cases, subjects)
     for line in summary.warnings:
         logger.warning(line)
     tracking.scores(_to_track(summary))
@@ -213,6 +230,7 @@ def check(experiment: Experiment) -> None:
     if experiment.seeds < 1 or experiment.seed < 0 or train.steps_per_call < 0:
         raise UsageError("--seeds is 1 or more, --seed and --train.steps-per-call (0: as many as is best) 0 or more")
     trackers.check(train.tracker)
+    predict.check(experiment.predict)
     if not data.fresh.per_step:
         return
     if experiment.folds == "all":

@@ -10,13 +10,50 @@ from flax import linen as nn
 
 from ivdjax import config, files, models
 from ivdjax.config import Experiment
-from ivdjax.data import cache, dataset, nifti
+from ivdjax.data import cache, dataset, masks, nifti
 from ivdjax.data.dataset import Case
 from ivdjax.errors import DataError, UsageError
-from ivdjax.inference import predict, weights
+from ivdjax.inference import confidence, postprocess, predict, weights
+from ivdjax.inference.confidence import DiscConfidence
+from ivdjax.inference.uncertainty import Consensus, consensus
 from ivdjax.training import loop
 from ivdjax.training.checkpoint import Checkpoints
 from ivdjax.training.state import Params, State
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What trained networks say of a case, on the canonical axes of its first image."""
+
+    case: Case
+    """The case."""
+    consensus: Consensus
+    """What they say together."""
+    raw_ZxHxW: np.ndarray
+    """The most probable class of each voxel."""
+    mask_ZxHxW: np.ndarray
+    """The same after what `Predict.postprocess` takes out."""
+    spacing_mm: tuple[float, float, float]
+    """Voxel size along Z, H, W."""
+
+    def confidence(self) -> list[DiscConfidence]:
+        """How sure the networks are of each disc of the mask, the lowest first."""
+        return confidence.discs(self.mask_ZxHxW, self.consensus.foreground_ZxHxW, self.spacing_mm)[1]
+
+    def write(self, out: Path) -> None:
+        """Write the mask on the image's own grid, after maps of how sure it is, if there are any, to `maps` beside it.
+
+        Raises:
+            DataError: a file cannot be written.
+        """
+        image, maps = self.case.images[0], out.parent / "maps"
+        found = self.consensus
+        if found.entropy_ZxHxW is not None:
+            shown = (found.foreground_ZxHxW, found.entropy_ZxHxW, found.disagreement_ZxHxW)
+            for kind, map_ZxHxW in zip(masks.MAPS, shown, strict=True):
+                if map_ZxHxW is not None:
+                    nifti.write_map(map_ZxHxW, image, maps / f"{self.case.name}_{kind}.nii.gz", f"disc {kind}")
+        nifti.write_mask(self.mask_ZxHxW, image, out)
 
 
 @dataclass(frozen=True)
@@ -28,14 +65,21 @@ class Trained:
 
     def predict(
         self, case: Case, out: Path, channels: Sequence[str] | None = None, members: Sequence[int] | None = None
-    ) -> None:
-        """Segment a case and write the mask to `out` on the grid of the case's first image.
+    ) -> Segmentation:
+        """Segment a case and write the mask to `out` on the grid of the case's first image (see `segment`)."""
+        found = self.segment(case, channels, members)
+        found.write(out)
+        return found
+
+    def segment(
+        self, case: Case, channels: Sequence[str] | None = None, members: Sequence[int] | None = None
+    ) -> Segmentation:
+        """Segment a case.
 
         Args:
             case: its label, if it has one, is not read.
-            out: file to write; the probabilities of several networks are averaged.
             channels: names of the case's images, where they are not all of the network's (see `accept`).
-            members: numbers of the networks to ask; all by default.
+            members: numbers of the networks to ask; all by default. Their probabilities are averaged.
 
         Raises:
             DataError: an image cannot be read.
@@ -43,26 +87,37 @@ class Trained:
         """
         known = self.experiment.data.channels
         columns = self.accept(known if channels is None else channels)
-        image_ZxHxWxC, _, _, _ = dataset.load(replace(case, label=None))
-        data = self.experiment.data
+        image_ZxHxWxC, _, spacing_mm, _ = dataset.load(replace(case, label=None))
+        data, rules = self.experiment.data, self.experiment.predict
         normalised_ZxHxWxC = np.zeros((*image_ZxHxWxC.shape[:3], len(known)), np.float32)
         normalised_ZxHxWxC[..., columns] = cache.normalise(image_ZxHxWxC, data.clip_percentiles)
         present_C = None
         if self.experiment.subsets:
             present_C = np.isin(np.arange(len(known)), columns).astype(np.float32)
-        asked = range(len(self.params)) if members is None else members
-        chances_ZxHxWxN = sum(
-            predict.probability(
-                self.experiment.model,
-                self.params[member],
-                normalised_ZxHxWxC,
-                data.slices,
-                self.experiment.predict,
-                present_C,
+        views = (
+            view
+            for member in (range(len(self.params)) if members is None else members)
+            for view in predict.views(
+                self.experiment.model, self.params[member], normalised_ZxHxWxC, data.slices, rules, present_C
             )
-            for member in asked
         )
-        nifti.write_mask(predict.mask(chances_ZxHxWxN), case.images[0], out)
+        found = consensus(views, measured=rules.maps)
+        raw_ZxHxW = predict.mask(found.probability_ZxHxWxN)
+        mask_ZxHxW = postprocess.apply(raw_ZxHxW, spacing_mm, rules.postprocess)
+        return Segmentation(case, found, raw_ZxHxW, mask_ZxHxW, spacing_mm)
+
+    def told(self, **settings: object) -> "Trained":
+        """The same with other settings of `Predict` and its `Postprocess`, by name; those that are None stay.
+
+        Raises:
+            UsageError: a setting is out of range.
+        """
+        given = {name: value for name, value in settings.items() if value is not None}
+        rules = {name: given.pop(name) for name in ("specks_mm3", "column", "lowest") if name in given}
+        old = self.experiment.predict
+        new = replace(old, **given, postprocess=replace(old.postprocess, **rules))
+        predict.check(new)
+        return replace(self, experiment=replace(self.experiment, predict=new))
 
     def channels_in(self, source: Path) -> tuple[str, ...]:
         """Channels to segment the cases of a folder from: the network's, or those of them that every case has.

@@ -251,6 +251,17 @@ def test_train_then_predict_on_the_inputs_own_grid(tree, tmp_path, monkeypatch, 
     first = (tmp_path / "masks" / "02.nii.gz").read_bytes()
     assert first == (run_dir / "predictions" / "02.nii.gz").read_bytes()
 
+    words = ["--maps", "--shifts", 1, "--column", "--specks-mm3", 1e9]
+    code, _, _ = ivdjax(monkeypatch, capfd, "predict", run_dir, tree, tmp_path / "sure", *words)
+    assert code == 0
+    assert (tmp_path / "sure/confidence.csv").read_text() == "case,disc,confidence,volume_mm3\n"
+    maps = [f"{name}_{kind}.nii.gz" for name in ("01", "02") for kind in ("disagreement", "probability")]
+    assert set(maps) < {path.name for path in (tmp_path / "sure/maps").iterdir()}
+    assert not np.asarray(nib.load(tmp_path / "sure/02.nii.gz").dataobj).any()
+    code, _, err = ivdjax(monkeypatch, capfd, "predict", run_dir, tree, tmp_path / "no", "--shifts", 9)
+    assert (code, err.count("\n")) == (2, 1)
+    assert not (tmp_path / "no").exists()
+
     code, _, err = ivdjax(monkeypatch, capfd, "predict", tmp_path, tree, tmp_path / "masks")
     assert code == 1
     assert "config.json" in err

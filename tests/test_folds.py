@@ -9,9 +9,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from ivdjax import run, trained
-from ivdjax.config import Augment, Data, Experiment, Fresh, Predict, Train
-from ivdjax.data import dataset
+from ivdjax import config, run, trained
+from ivdjax.config import Augment, Data, Experiment, Fresh, Postprocess, Predict, Train
+from ivdjax.data import dataset, masks
 from ivdjax.errors import UsageError
 from ivdjax.models import UNet
 from ivdjax.training.logbook import read
@@ -85,6 +85,65 @@ def test_the_finished_run_is_left_as_it_is(folder, experiment, capfd):
     run.run(experiment)
     assert "Finished already" in capfd.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_killed_prediction_goes_on_with_what_is_not_counted(folder, experiment, tmp_path):
+    again = dataclasses.replace(experiment, run_dir=tmp_path / "run")
+    shutil.copytree(folder, again.folder)
+    for lost in ("report.html", "calibration/02.json", "predictions/03.nii.gz", "confidence.csv", "calibration.json"):
+        (again.folder / lost).unlink()
+    kept = again.folder / "predictions/01.nii.gz", again.folder / "calibration/01.json"
+    before = [path.stat().st_mtime_ns for path in kept]
+    run.run(again)
+    assert [path.stat().st_mtime_ns for path in kept] == before
+    for path in ("confidence.csv", "calibration.json", *(f"calibration/{name}.json" for name in NAMES)):
+        assert (again.folder / path).read_bytes() == (folder / path).read_bytes()
+    with (folder / "confidence.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    with (folder / "scores.csv").open() as file:
+        dice = {(row["case"], row["disc"]): float(row["dice"]) for row in csv.DictReader(file)}
+    assert rows
+    for row in rows:
+        assert 0 <= float(row["confidence"]) <= 1
+        assert float(row["dice"]) == (dice[row["case"], row["reference"]] if row["reference"] else 0)
+    assert "How far it can be trusted" in (folder / "report.html").read_text()
+    assert not (folder / "raw").exists()
+
+
+def test_what_rules_take_out_of_masks_is_told(folder, experiment, tmp_path):
+    rules = dataclasses.replace(experiment.predict, postprocess=Postprocess(specks_mm3=1e6), maps=True)
+    ruled = dataclasses.replace(experiment, predict=rules, run_dir=tmp_path / "run")
+    shutil.copytree(folder, ruled.folder, ignore=shutil.ignore_patterns("predictions", "calibration*", "report.html"))
+    settings = config.to_dict(ruled) | {"run_dir": None}
+    settings["data"]["root"] = str(experiment.data.root.resolve())
+    (ruled.folder / "config.json").write_text(json.dumps(settings))
+    run.run(ruled)
+    for name in NAMES:
+        mask, raw, before = (
+            np.asarray(nib.load(home / "predictions" / f"{name}.nii.gz").dataobj)
+            for home in (ruled.folder, ruled.folder / "raw", folder)
+        )
+        assert not mask.any()
+        np.testing.assert_array_equal(raw, before)
+        label = nib.load(experiment.data.root / name / f"{name}_Labels.nii.gz")
+        maps = {
+            kind: nib.load(ruled.folder / "predictions/maps" / f"{name}_{kind}.nii.gz")
+            for kind in ("probability", "uncertainty", "disagreement")
+        }
+        for shown in maps.values():
+            np.testing.assert_array_equal(shown.affine, label.affine)
+            assert shown.get_data_dtype() == np.float32
+            assert 0 <= np.min(shown.dataobj) <= np.max(shown.dataobj) <= 1
+        chance = np.asarray(maps["probability"].dataobj)
+        np.testing.assert_array_equal((chance > 0.5)[np.abs(chance - 0.5) > 1e-3], raw[np.abs(chance - 0.5) > 1e-3])
+    scores, raw = (json.loads((home / "scores.json").read_text()) for home in (ruled.folder, ruled.folder / "raw"))
+    assert raw["dice"] == json.loads((folder / "scores.json").read_text())["dice"]
+    assert scores["dice"]["mean"] == 0
+    page = (ruled.folder / "report.html").read_text()
+    assert "What the rules took out of the masks" in page
+    assert f"<td>{raw['dice']['mean']:.3f}</td>" in page
+    # The folder with the maps is one of masks all the same.
+    assert list(masks.find(ruled.folder / "predictions")) == list(NAMES)
 
 
 def test_a_split_that_has_changed_since_is_refused(folder, experiment, tmp_path):

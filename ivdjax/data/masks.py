@@ -6,12 +6,15 @@ from pathlib import Path
 from ivdjax.data import dataset
 from ivdjax.errors import DataError
 
+# What `inference` writes of a case beside its mask, as <case>_<kind>; never a mask.
+MAPS = ("probability", "uncertainty", "disagreement")
+
 
 def find(path: Path, cases: Collection[str] = ()) -> dict[str, Path]:
     """The masks of a tree, a flat folder or one file, by case, in natural order.
 
     `<case>_Labels` always is a mask. `<case>` is one where it bears the name of one of `cases`, or where the folder
-    has neither label nor image, and so must be a flat one.
+    has neither label nor image, and so must be a flat one. Maps that were predicted beside masks are passed over.
 
     Raises:
       DataError: no mask is there, or a case has two.
@@ -21,7 +24,7 @@ def find(path: Path, cases: Collection[str] = ()) -> dict[str, Path]:
     survey = dataset.survey(path)
     found = [(case, file) for case in survey.names() for file in survey.labels.get(case, [])]
     flat = not found and not survey.images
-    plain = [(case_name(file), file) for _, _, file in survey.others]
+    plain = [(case_name(file), file) for _, kind, file in survey.others if kind not in MAPS]
     found += [(case, file) for case, file in plain if flat or case in cases]
     masks: dict[str, Path] = {}
     for case, file in found:

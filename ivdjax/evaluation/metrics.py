@@ -21,13 +21,13 @@ import numpy as np
 from scipy.spatial import KDTree
 from surface_distance import lookup_tables
 
+from ivdjax.data.instances import Spacing
+
 NSD_TOLERANCE_MM = 1.0
 # Voxel sizes come out of 32-bit headers: 1 mm may read 1.0000003 mm, and must still be within 1 mm.
 ROUNDING_MM = 1e-3
 # Shares of an area are sums in some order: one that is the percentile's but for its last bits must count as reached.
 ROUNDING_SHARE = 1e-9
-
-Spacing = tuple[float, float, float]
 
 _INSIDE = 0b11111111
 

@@ -17,6 +17,9 @@ from ivdjax.evaluation.metrics import Spacing
 from ivdjax.files import read_json
 from ivdjax.training import logbook
 
+# Where a run whose masks were worked on keeps them and their scores as they were before.
+RAW = "raw"
+
 
 @dataclass(frozen=True)
 class ReportCase:
@@ -50,6 +53,9 @@ class Record:
     """The rows of `scores.csv`."""
     log: Sequence[Mapping[str, Any]]
     """The rows of `log.jsonl`; none where there is no log."""
+
+    raw_scores: Mapping[str, Any] | None = None
+    """`raw/scores.json`: the scores before rules took anything out of the masks; None where there are no rules."""
 
     @property
     def title(self) -> str:
@@ -89,7 +95,15 @@ def read(folder: Path) -> Record:
     cases = scores.get("cases")
     if not isinstance(cases, list) or not cases or not all(isinstance(c, dict) and "case" in c for c in cases):
         raise DataError(f"{folder / 'scores.json'}: does not name its cases; evaluate the run again")
-    return Record(folder, config, scores, _read_discs(folder / "scores.csv"), logbook.read(folder / "log.jsonl"))
+    raw = folder / RAW / "scores.json"
+    return Record(
+        folder,
+        config,
+        scores,
+        _read_discs(folder / "scores.csv"),
+        logbook.read(folder / "log.jsonl"),
+        read_json(raw) if raw.exists() else None,
+    )
 
 
 def load_cases(run: Record, names: Sequence[str] | None = None) -> list[ReportCase]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ivdjax.errors import DataError
-from ivdjax.evaluation import agreement, charts, page, record, viewer
+from ivdjax.evaluation import agreement, charts, page, record, reliability, reliability_page, viewer
 from ivdjax.evaluation.challenge import DiscScore
 from ivdjax.evaluation.charts import Box, Dot
 from ivdjax.evaluation.curves import Line, line_chart
@@ -59,6 +59,8 @@ def write_report(
             _discs(run),
             _viewers(run, cases),
             _levels(run),
+            reliability_page.taken_out(run.scores, run.raw_scores, _rules(run)),
+            reliability_page.section(reliability.read(run.folder)),
             _measures(run, cases),
             _training(run),
             _settings(run, data or {}, machine or {}),
@@ -72,6 +74,10 @@ def write_report(
     path = run.folder / "report.html"
     page.write(path, title=run.title, caption=caption, main=main, source=run.folder.resolve().name)
     return path
+
+
+def _rules(run: Record) -> Mapping[str, Any]:
+    return run.config.get("predict", {}).get("postprocess", {})
 
 
 def _notices(run: Record) -> str:

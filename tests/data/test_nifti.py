@@ -119,6 +119,21 @@ def test_qform_alone_and_big_endian_sources(tmp_path):
         np.testing.assert_array_equal(nifti.read_label(tmp_path / "m.nii").array, volume.array > 100)
 
 
+@pytest.mark.parametrize("codes", ["RIP", "LAS", "PSR"])
+@pytest.mark.parametrize("endian", ["<", ">"])
+def test_a_map_lies_where_its_source_does(tmp_path, codes, endian):
+    stored = turned(codes, voxels(), OBLIQUE)
+    header = nib.Nifti1Header(endianness=endian)
+    nib.Nifti1Image(np.asarray(stored.dataobj), stored.affine, header).to_filename(tmp_path / "in.nii")
+    chance = voxels(np.float64) / voxels().max()
+    nifti.write_map(chance, tmp_path / "in.nii", tmp_path / "map.nii.gz", "disc probability")
+    written = nib.load(tmp_path / "map.nii.gz")
+    np.testing.assert_array_equal(written.affine, nib.load(tmp_path / "in.nii").affine)
+    assert written.get_data_dtype().newbyteorder("=") == np.float32
+    np.testing.assert_allclose(nifti.read(tmp_path / "map.nii.gz").array, chance, atol=5.1e-4)
+    assert written.header["descrip"].item() == b"ivdjax disc probability"
+
+
 def test_a_header_without_sform_and_qform_is_read_and_said(tmp_path):
     path = save(tmp_path / "a.nii", voxels(), affine=None, pixdim=[1, 2, 1.25, 1.5, 0, 0, 0, 0])
     assert nifti.read_grid(path).located is False

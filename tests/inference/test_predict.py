@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from ivdjax.config import Predict
+from ivdjax.config import Postprocess, Predict
+from ivdjax.errors import UsageError
 from ivdjax.inference import predict
 from ivdjax.models.blocks import WHOLE_LOGITS
 
@@ -87,3 +88,41 @@ def test_overlapping_patches_are_weighted_by_how_near_their_centres_are(Z):
         near = [abs(z - centre) for centre in range(0, Z, 2) if abs(z - centre) <= 2]
         expected_Z[z] = sum((3 - d) / (1 + d) for d in near) / sum(3 - d for d in near)
     np.testing.assert_allclose(found[..., 1], image_ZxHxWxC[..., 0] * expected_Z[:, None, None], rtol=1e-4)
+
+
+def test_shifts_leave_a_network_without_a_neighbourhood_as_it_is():
+    plain = chances(1, Predict(flip=False))
+    np.testing.assert_allclose(chances(1, Predict(shifts=len(predict.SHIFTS))), plain, rtol=1e-5)
+
+
+class Left(nn.Module):
+    """Gives the pixel to the left as the logit; the first column has the last one's, as on a ring."""
+
+    @nn.compact
+    def __call__(self, stack_BxKxHxWxC):
+        pixel_BxHxW = jnp.roll(stack_BxKxHxWxC[:, 1, ..., 0], 1, axis=2)
+        return jnp.stack([jnp.zeros_like(pixel_BxHxW), pixel_BxHxW], -1)
+
+
+def test_a_shifted_view_is_moved_back_and_its_lost_edge_filled_from_the_whole_one():
+    config = Predict(flip=False, shifts=2)
+    whole, right, left = (view[..., 1] for view in predict.views(Left(), {}, IMAGE_ZxHxWxC, 3, config))
+    sigmoid = np.asarray(jax.nn.sigmoid(IMAGE_ZxHxWxC[..., 0]))
+    W = sigmoid.shape[2]
+    # The network looks one column to the left of wherever the volume lies: the first column alone looks beyond.
+    np.testing.assert_allclose(whole[..., 1:], sigmoid[..., :-1], rtol=1e-5)
+    np.testing.assert_allclose(
+        right[..., : W - 2], np.concatenate([sigmoid[..., :1], sigmoid[..., : W - 3]], -1), rtol=1e-5
+    )
+    np.testing.assert_allclose(left[..., 3:], sigmoid[..., 2:-1], rtol=1e-5)
+    for view, lost in ((right, slice(-2, None)), (left, slice(0, 2))):
+        np.testing.assert_array_equal(view[..., lost], whole[..., lost])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"shifts": 9}, {"shifts": -1}, {"postprocess": Postprocess(lowest=-1)}, {"postprocess": Postprocess(-1.0)}],
+)
+def test_settings_out_of_range_are_refused(wrong):
+    with pytest.raises(UsageError, match="shifts is 0 to 8"):
+        predict.check(Predict(**wrong))
