@@ -283,7 +283,15 @@ def _kept(experiment: Experiment) -> dict:
 
 
 def draw_phantom(folder: Path, size: Phantom) -> None:
-    """Draw the phantom's cases, once; what a killed run left half drawn is drawn again."""
+    """Draw the phantom's cases, once; what a killed run left half drawn is drawn again.
+
+    Raises:
+        UsageError: the folder holds another phantom.
+    """
+    if dataset.is_phantom(folder):
+        found = files.read_json(folder / dataset.PHANTOM_MARK)
+        if changed := config.differences(found, config.to_dict(size)):
+            raise UsageError(f"{folder}: holds another phantom ({'; '.join(changed)}); remove it to draw it again")
     if not folder.exists():
         partial = folder.with_name(f".partial-{folder.name}")
         shutil.rmtree(partial, ignore_errors=True)

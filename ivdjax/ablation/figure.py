@@ -14,6 +14,7 @@ from ivdjax.ablation.table import METRIC
 # Far apart for every kind of colour vision, and in grey.
 _PLAIN, _BASE, _SUBJECT = "#2f5d8a", "#c2571a", "#9aa5b1"
 _ROW_INCHES = 0.42
+_BELOW = 0.22  # of a row, by which its subjects lie under its mean
 
 
 def write(results: Results, path: Path) -> None:
@@ -42,7 +43,7 @@ def _forest(results: Results) -> Figure:
             comparison, adjusted = compared[result.name]
             _points(right, [own[subject] - base[subject] for subject in base], row)
             _mean(right, comparison.difference, (comparison.low, comparison.high), row, color)
-            note = f"{comparison.difference:+.3f}   p {table.p_value(adjusted)}"
+            note = f"{comparison.difference:+.3f}   {_p_value(adjusted)}"
             right.annotate(note, (1.02, row), xycoords=("axes fraction", "data"), va="center", fontsize=8)
     left.set_yticks(range(len(variants)), [result.name for result in variants])
     for tick, result in zip(left.get_yticklabels(), variants, strict=True):
@@ -53,7 +54,7 @@ def _forest(results: Results) -> Figure:
         left.axvline(results.base.estimate(METRIC).mean, color=_BASE, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
         right.axvline(0, color=_BASE, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
         right.set_xlabel(f"difference to {results.base.name}, the same subjects")
-    _title(figure, results, " p: after Holm's correction.")
+    _title(figure, results, "Dots", " p: after Holm's correction.")
     return figure
 
 
@@ -77,7 +78,7 @@ def _learning_curve(results: Results) -> Figure:
     axes.set_xticks(sorted(set(x)), [f"{at:g}" for at in sorted(set(x))])
     axes.set_xlabel("subjects learnt from")
     axes.set_ylabel("mean Dice over discs")
-    _title(figure, results, "")
+    _title(figure, results, "Thin lines", "")
     return figure
 
 
@@ -86,7 +87,9 @@ def _learnt(result: Result) -> float:
 
 
 def _points(axes: Axes, values: list[float], row: int) -> None:
-    axes.plot(values, [row] * len(values), "o", color=_SUBJECT, alpha=0.6, markersize=4, markeredgewidth=0, zorder=2)
+    axes.plot(
+        values, [row + _BELOW] * len(values), "o", color=_SUBJECT, alpha=0.6, markersize=4, markeredgewidth=0, zorder=2
+    )
 
 
 def _mean(axes: Axes, mean: float, ends: tuple[float | None, float | None], row: int, color: str) -> None:
@@ -101,14 +104,18 @@ def _plain(axes: Axes) -> None:
     axes.tick_params(length=0)
 
 
-def _title(figure: Figure, results: Results, more: str) -> None:
+def _p_value(p: float) -> str:
+    return f"p = {table.p_value(p)}" if p >= 0.001 else "p < 0.001"
+
+
+def _title(figure: Figure, results: Results, subject: str, more: str) -> None:
     subjects = len(set(results.variants[0].subjects)) if results.variants else 0
     scans = "the digital phantom" if results.on_phantom else results.scans
     figure.suptitle(
         f"{results.plan.name}: {subjects} subjects of {scans}", fontsize=11, weight="bold", x=0.01, ha="left"
     )
     figure.supxlabel(
-        f"Dots or thin lines: subjects. Diamonds: means with 95 % bootstrap intervals over subjects.{more}",
+        f"{subject}: subjects. Diamonds: means with 95 % bootstrap intervals over subjects.{more}",
         fontsize=7.5,
         color="#52606d",
         x=0.01,

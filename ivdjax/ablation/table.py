@@ -77,7 +77,7 @@ def _reading(results: Results) -> list[str]:
             f"Differences are means over subjects, the variant minus the base; p is of the two-sided Wilcoxon "
             f"signed-rank test over subjects, then after Holm's correction for {family} "
             f"comparison{'s' if family > 1 else ''}. The smallest p that {n} subjects can give is "
-            f"{p_value(comparison.smallest_p)}, and {p_value(least)} where all {family} are that small and corrected"
+            f"{p_value(comparison.smallest_p)}, and {p_value(least)} after the correction"
             + (": too few subjects for any difference to be significant at 0.05." if least > SIGNIFICANT else ".")
         )
     seeds = results.plan.base.seeds

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import nibabel as nib
 import numpy as np
 
-from ivdjax import files
+from ivdjax import config, files
 from ivdjax.data import anatomy as body
 from ivdjax.data import dataset, dixon, tissue
 from ivdjax.data.anatomy import Anatomy
@@ -122,8 +122,8 @@ def write_tree(
             shutil.rmtree(folder, ignore_errors=True)
         if progress:
             progress(index + 1, cases)
-    drawn = {"seed": seed, "cases": cases, "shape": shape, "spacing_mm": spacing_mm}
-    files.write_json(out / dataset.PHANTOM_MARK, drawn)
+    drawn = config.Phantom(cases, seed, shape, spacing_mm)
+    files.write_json(out / dataset.PHANTOM_MARK, config.to_dict(drawn))
 
 
 def _case(

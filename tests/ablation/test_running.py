@@ -1,6 +1,7 @@
 """Ablations as a user runs them: listed, stopped, resumed, named, handed to a cluster."""
 
 import os
+import shlex
 import signal
 import stat
 import subprocess
@@ -115,13 +116,16 @@ def test_a_cluster_gets_an_array_and_a_table_after_it(tree, tmp_path):
     sbatch.write_text(f'#!/bin/sh\necho "$@" >> {told}\necho "77;cluster"\n')
     sbatch.chmod(sbatch.stat().st_mode | stat.S_IXUSR)
     path = f"{sbatch.parent}:{os.environ['PATH']}"
-    process = command(tmp_path / "runs", tree, "--submit", "slurm", "--only", "k1", "k3", PATH=path)
-    assert "submitted k1, k3" in said(process)
+    finished = tmp_path / "runs" / "k5" / "report.html"
+    finished.parent.mkdir(parents=True)
+    finished.touch()
+    process = command(tmp_path / "runs", tree, "--submit", "slurm", "--only", "k1", "k3", "k5", PATH=path)
+    assert "submitted k1, k3, and" in said(process)
     array, table = told.read_text().splitlines()
     assert array.startswith("--parsable --array=0-1 launch/slurm.sh ablate_context t2 --data.root")
     assert array.endswith("--only k1 k3 --part slurm")
-    assert table.startswith("--parsable --dependency=afterok:77 launch/slurm.sh ablate_context t2 --data.root")
-    assert table.endswith("--only k1 k3")
+    assert table.startswith("--parsable --dependency=afterok:77 --kill-on-invalid-dep=yes launch/slurm.sh ablate_con")
+    assert table.endswith("--only k1 k3 k5")
     assert "--submit" not in array + table
 
 
@@ -135,9 +139,13 @@ def test_a_task_of_the_array_runs_its_variant_alone(tree, tmp_path):
 
 
 def test_sky_jobs_are_one_a_variant(tree, tmp_path):
-    output = said(command(tmp_path, tree, "--submit", "sky", "--dry-run", "--only", "k1", "k7"))
-    jobs = output.splitlines()
+    output = said(command(tmp_path / "mine", tree, "--submit", "sky", "--dry-run", "--only", "k1", "k7"))
+    jobs = [shlex.split(job) for job in output.splitlines()]
     assert len(jobs) == 2
-    assert all(job.startswith("sky jobs launch") and job.endswith("launch/sky-gpu.yaml") for job in jobs)
-    assert "--only k7 --part sky'" in jobs[1]
-    assert "RUN=ablate_context-t2/k7" in jobs[1]
+    for job, name in zip(jobs, ("k1", "k7"), strict=True):
+        assert job[:3] == ["sky", "jobs", "launch"]
+        assert job[-1] == "launch/sky-gpu.yaml"
+        (words,) = [word.removeprefix("ARGUMENTS=") for word in job if word.startswith("ARGUMENTS=")]
+        assert words.startswith(f"t2 --data.root {tree} --predict.no-flip")
+        assert words.endswith(f"--only {name} --part sky")
+        assert f"RUN=mine/{name}" in job
