@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import experiments
+from experiments import ablation_bases
 from ivdjax import config, models
 from ivdjax.errors import DataError
 
@@ -24,10 +25,19 @@ def through_json(experiment):
     return config.from_dict(config.Experiment, fields, "config.json")
 
 
+def experiments_of(name):
+    """What a module defines: an experiment, the variants of an ablation, or what those are made from."""
+    module = importlib.import_module(f"experiments.{name}")
+    if hasattr(module, "experiment"):
+        return [module.experiment()]
+    return [*(module.variants(ablation_bases.small()) if hasattr(module, "variants") else module.bases()).values()]
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_every_experiment_comes_back_from_json_as_it_was(name):
-    experiment = dataclasses.replace(default(name), run_dir=Path("somewhere"))
-    assert through_json(experiment) == experiment
+    for experiment in experiments_of(name):
+        placed = dataclasses.replace(experiment, run_dir=Path("somewhere"))
+        assert through_json(placed) == placed
 
 
 @pytest.mark.parametrize(

@@ -15,5 +15,5 @@ def test_a_phantom_of_other_settings_is_not_taken_for_the_one_asked_for(tmp_path
     files.write_json(tmp_path / dataset.PHANTOM_MARK, config.to_dict(size))
     run.draw_phantom(tmp_path, size)
     assert [path.name for path in tmp_path.iterdir()] == [dataset.PHANTOM_MARK]
-    with pytest.raises(UsageError, match="another phantom .seed was 0, now 1"):
+    with pytest.raises(UsageError, match=r"another phantom \(seed was 0, now 1"):
         run.draw_phantom(tmp_path, dataclasses.replace(size, seed=1))
