@@ -149,35 +149,32 @@ def pad(stack_BxKxHxWxC: Array, levels: int) -> Array:
     return jnp.pad(stack_BxKxHxWxC, [(0, 0), (0, 0), (0, -H % 2**levels), (0, -W % 2**levels), (0, 0)], mode="edge")
 
 
-def decode(
-    skips: Sequence[Array], block: Callable[[int, str], nn.Module], dtype: Precision
-) -> tuple[Array, list[Array]]:
-    """The decoder of a U-Net, in layers of the module that calls this.
+def decode(network: nn.Module, skips: Sequence[Array], block: Callable[[int, str], nn.Module]) -> Array:
+    """The decoder of a U-Net, in layers of the network that calls this.
 
     Args:
+        network: has `classes`, `deep_supervision` and `dtype`. Coarser logits_BxLxhxwxN, finest first, are sown into
+            its collection `deep_supervision` where that is mutable and the field is set.
         skips: features_BxXxF at each resolution, finest first; decoding begins at the last.
         block: makes the block of a resolution from its level, 0 the finest, and a name.
-        dtype: type of the arithmetic.
 
     Returns:
-        features_BxXxF at full resolution, and those at the coarser ones, finest first.
+        logits_BxXxN in float32.
     """
     *skips, x_BxXxF = skips
-    passed = []
+    coarse: list[Array] = []
     for level in reversed(range(len(skips))):
-        upsample = Upsample(skips[level].shape[-1], dtype, name=f"Upsample_{len(skips) - 1 - level}")
+        upsample = Upsample(skips[level].shape[-1], network.dtype, name=f"Upsample_{len(skips) - 1 - level}")
         x_BxXxF = jnp.concatenate([upsample(x_BxXxF), skips[level]], -1)
         x_BxXxF = block(level, f"ConvBlock_{2 * len(skips) - level}")(x_BxXxF)
-        passed.insert(0, x_BxXxF)
-    return x_BxXxF, passed[1:]
+        if network.deep_supervision and level:
+            of_level = logits(x_BxXxF, network.classes, f"coarse_logits_{level}")
+            coarse.insert(0, of_level if of_level.ndim == 5 else of_level[:, None])
+    if network.deep_supervision:
+        network.sow(*COARSE_LOGITS, tuple(coarse), reduce_fn=newest)
+    return logits(x_BxXxF, network.classes, "logits")
 
 
 def logits(x_BxXxF: Array, classes: int, name: str) -> Array:
-    """Class scores of each pixel, logits_BxXxN in float32, by a layer of the module that calls this."""
+    """Class scores of each pixel, logits_BxXxN in float32, by a layer of the network that calls this."""
     return nn.Dense(classes, name=name)(x_BxXxF.astype(jnp.float32))
-
-
-def coarse_logits(passed: Sequence[Array], classes: int) -> tuple[Array, ...]:
-    """Logits_BxLxhxwxN of the coarser resolutions of a decoder, by layers of the module that calls this."""
-    coarse = (logits(x_BxXxF, classes, f"coarse_logits_{level}") for level, x_BxXxF in enumerate(passed, 1))
-    return tuple(each if each.ndim == 5 else each[:, None] for each in coarse)

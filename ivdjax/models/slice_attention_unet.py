@@ -9,7 +9,7 @@ from jax import Array
 
 from ivdjax.config import Precision
 from ivdjax.models import blocks
-from ivdjax.models.blocks import COARSE_LOGITS, ConvBlock, Downsample
+from ivdjax.models.blocks import ConvBlock, Downsample
 
 
 class SliceAttentionUNet(nn.Module):
@@ -56,10 +56,7 @@ class SliceAttentionUNet(nn.Module):
         def upwards(level: int, name: str) -> nn.Module:
             return ConvBlock(self.features[level], self.decoder_depth, self.dtype, name=name)
 
-        x_BxHxWxF, passed = blocks.decode(skips, upwards, self.dtype)
-        if self.deep_supervision:
-            self.sow(*COARSE_LOGITS, blocks.coarse_logits(passed, self.classes), reduce_fn=blocks.newest)
-        return blocks.logits(x_BxHxWxF, self.classes, "logits")[:, :H, :W]
+        return blocks.decode(self, skips, upwards)[:, :H, :W]
 
 
 class SliceAttention(nn.Module):

@@ -7,7 +7,7 @@ from jax import Array
 
 from ivdjax.config import Precision
 from ivdjax.models import blocks
-from ivdjax.models.blocks import COARSE_LOGITS, ConvBlock, Downsample
+from ivdjax.models.blocks import ConvBlock, Downsample
 
 
 class UNet(nn.Module):
@@ -63,10 +63,7 @@ class UNet(nn.Module):
         def upwards(level: int, name: str) -> nn.Module:
             return block(self.features[level], self.decoder_depth, self.dtype, name=name)
 
-        x_BxHxWxF, passed = blocks.decode(skips, upwards, self.dtype)
-        if self.deep_supervision:
-            self.sow(*COARSE_LOGITS, blocks.coarse_logits(passed, self.classes), reduce_fn=blocks.newest)
-        return blocks.logits(x_BxHxWxF, self.classes, "logits")[:, :H, :W]
+        return blocks.decode(self, skips, upwards)[:, :H, :W]
 
     def keep_channels(self, params: dict, channels: int, kept: tuple[int, ...], flags: bool) -> dict:
         """Weights of the same network on some of its channels, which answers as this one does without the others.

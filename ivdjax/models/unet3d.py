@@ -5,7 +5,7 @@ from jax import Array
 
 from ivdjax.config import Precision
 from ivdjax.models import blocks
-from ivdjax.models.blocks import COARSE_LOGITS, WHOLE_LOGITS, ConvBlock, Downsample
+from ivdjax.models.blocks import WHOLE_LOGITS, ConvBlock, Downsample
 
 
 class UNet3D(nn.Module):
@@ -55,10 +55,7 @@ class UNet3D(nn.Module):
         def upwards(level: int, name: str) -> nn.Module:
             return ConvBlock(self.features[level], self.decoder_depth, self.dtype, self._kernel(level), name=name)
 
-        x_BxKxHxWxF, passed = blocks.decode(skips, upwards, self.dtype)
-        if self.deep_supervision:
-            self.sow(*COARSE_LOGITS, blocks.coarse_logits(passed, self.classes), reduce_fn=blocks.newest)
-        logits_BxKxHxWxN = blocks.logits(x_BxKxHxWxF, self.classes, "logits")[:, :, :H, :W]
+        logits_BxKxHxWxN = blocks.decode(self, skips, upwards)[:, :, :H, :W]
         self.sow(*WHOLE_LOGITS, logits_BxKxHxWxN, reduce_fn=blocks.newest)
         return logits_BxKxHxWxN[:, K // 2]
 
