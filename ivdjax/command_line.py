@@ -49,10 +49,9 @@ def experiment(default: Experiment, module_doc: str) -> None:
 
 
 @dataclass(frozen=True)
-class _AblationCommand:
-    """What an ablation module takes: the settings of its base, which all variants share, and what to do."""
+class _AblationCommand(_ExperimentCommand):
+    """What an ablation module takes: all that an experiment does, for its base and so for all variants, and more."""
 
-    experiment: Annotated[Experiment, tyro.conf.arg(name="")]
     list: bool = False
     """List the variants, how far each is and what differs from the base."""
     only: tuple[str, ...] = ()
@@ -63,12 +62,6 @@ class _AblationCommand:
     """Hand the variants to a cluster, a job each: a Slurm array, or SkyPilot jobs."""
     part: Literal["slurm", "sky"] | None = None
     """Run one variant, as a job of a cluster does."""
-    distributed: str | None = None
-    """As of an experiment."""
-    processes: int | None = None
-    """As of an experiment."""
-    process: int | None = None
-    """As of an experiment."""
 
 
 def ablation(name: str, variants: "Variants", bases: Mapping[str, Experiment], module_doc: str) -> None:
@@ -115,7 +108,7 @@ def ablation(name: str, variants: "Variants", bases: Mapping[str, Experiment], m
     end(command)
 
 
-def _join(told: _ExperimentCommand | _AblationCommand) -> None:
+def _join(told: _ExperimentCommand) -> None:
     """Join the other processes of the run, if there are any, and mind SIGTERM."""
     from ivdjax.training import distributed, preemption
 

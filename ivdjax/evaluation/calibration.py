@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from ivdjax.data.instances import Spacing, instances, upwards
 from ivdjax.errors import DataError
-from ivdjax.evaluation.statistics import INTERVAL, RESAMPLES
+from ivdjax.evaluation import statistics
 from ivdjax.files import read_json, write_json
 from ivdjax.inference import confidence
 from ivdjax.inference.confidence import DiscConfidence
@@ -106,10 +106,8 @@ def interval(cases: Sequence[Bins], subjects: Sequence[str]) -> tuple[float, flo
     parts_3xSxB = np.zeros((3, len(names), BINS))
     for bins, subject in zip(cases, group, strict=True):
         parts_3xSxB[:, subject] += np.stack([bins.voxels_b, bins.probability_b, bins.disc_b])
-    drawn = np.random.default_rng(0).multinomial(len(names), np.full(len(names), 1 / len(names)), RESAMPLES)
-    errors = _error(*(drawn @ part_SxB for part_SxB in parts_3xSxB))
-    low, high = np.quantile(errors, [(1 - INTERVAL) / 2, (1 + INTERVAL) / 2])
-    return float(low), float(high)
+    drawn = statistics.draws(len(names))
+    return statistics.ends(_error(*(drawn @ part_SxB for part_SxB in parts_3xSxB)))
 
 
 def add(cases: Sequence[Bins]) -> Bins:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from ivdjax.evaluation.statistics import INTERVAL
+from ivdjax.evaluation.statistics import ends
 
 # A disc with a lower Dice is one to look at again.
 GOOD_DICE = 0.8
@@ -105,8 +105,7 @@ def _interval(confidence: np.ndarray, dice: np.ndarray, group: np.ndarray) -> tu
             drawn.append(value)
     if len(drawn) < RESAMPLES / 2:
         return None, None
-    low, high = np.quantile(drawn, [(1 - INTERVAL) / 2, (1 + INTERVAL) / 2])
-    return float(low), float(high)
+    return ends(drawn)
 
 
 def _spearman(a: np.ndarray, b: np.ndarray) -> float | None:

@@ -95,12 +95,24 @@ def estimate(values: Sequence[float], groups: Sequence[str] | None = None) -> Es
     names, group = _grouped(values, groups)
     low = high = None
     if len(names) > 1:
-        # The same draws for every metric, and for every tool scored on the same cases: their differences are paired.
-        drawn = np.random.default_rng(0).multinomial(len(names), np.full(len(names), 1 / len(names)), RESAMPLES)
-        means = drawn @ np.bincount(group, values) / (drawn @ np.bincount(group))
-        low, high = (float(q) for q in np.quantile(means, [(1 - INTERVAL) / 2, (1 + INTERVAL) / 2]))
+        drawn = draws(len(names))
+        low, high = ends(drawn @ np.bincount(group, values) / (drawn @ np.bincount(group)))
     std = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return Estimate(float(np.mean(values)), std, low, high)
+
+
+def draws(groups: int) -> np.ndarray:
+    """How often a resample has each group, (resamples, groups).
+
+    The same for every metric, and for every tool scored on the same cases: their differences are paired.
+    """
+    return np.random.default_rng(0).multinomial(groups, np.full(groups, 1 / groups), RESAMPLES)
+
+
+def ends(resampled: Sequence[float]) -> tuple[float, float]:
+    """Ends of the percentile interval of a statistic, from its values on resamples."""
+    low, high = np.quantile(resampled, [(1 - INTERVAL) / 2, (1 + INTERVAL) / 2])
+    return float(low), float(high)
 
 
 def compare(a: Sequence[float], b: Sequence[float], groups: Sequence[str] | None = None) -> Comparison:

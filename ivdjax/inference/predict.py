@@ -12,6 +12,7 @@ from jax import Array
 from ivdjax.config import Predict
 from ivdjax.data import stacks
 from ivdjax.errors import UsageError
+from ivdjax.inference.uncertainty import consensus
 from ivdjax.models import labelled_slices
 from ivdjax.models.blocks import WHOLE_LOGITS
 
@@ -46,10 +47,7 @@ def probability(
     present_C: np.ndarray | None = None,
 ) -> np.ndarray:
     """Probability of each class, probability_ZxHxWxN in float32: the mean over the `views` of one network."""
-    total_ZxHxWxN, count = 0, 0
-    for view_ZxHxWxN in views(model, params, image_ZxHxWxC, K, config, present_C):
-        total_ZxHxWxN, count = total_ZxHxWxN + view_ZxHxWxN, count + 1
-    return total_ZxHxWxN / np.float32(count)
+    return consensus(views(model, params, image_ZxHxWxC, K, config, present_C)).probability_ZxHxWxN
 
 
 def views(
