@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -87,7 +88,7 @@ class Trained:
         """
         known = self.experiment.data.channels
         columns = self.accept(known if channels is None else channels)
-        image_ZxHxWxC, _, spacing_mm, _ = dataset.load(replace(case, label=None))
+        image_ZxHxWxC, grid = dataset.load_images(case)
         data, rules = self.experiment.data, self.experiment.predict
         normalised_ZxHxWxC = np.zeros((*image_ZxHxWxC.shape[:3], len(known)), np.float32)
         normalised_ZxHxWxC[..., columns] = cache.normalise(image_ZxHxWxC, data.clip_percentiles)
@@ -103,10 +104,10 @@ class Trained:
         )
         found = consensus(views, measured=rules.maps)
         raw_ZxHxW = predict.mask(found.probability_ZxHxWxN)
-        mask_ZxHxW = postprocess.apply(raw_ZxHxW, spacing_mm, rules.postprocess)
-        return Segmentation(case, found, raw_ZxHxW, mask_ZxHxW, spacing_mm)
+        mask_ZxHxW = postprocess.apply(raw_ZxHxW, grid.spacing_mm, rules.postprocess)
+        return Segmentation(case, found, raw_ZxHxW, mask_ZxHxW, grid.spacing_mm)
 
-    def told(self, **settings: object) -> "Trained":
+    def told(self, **settings: Any) -> "Trained":
         """The same with other settings of `Predict` and its `Postprocess`, by name; those that are None stay.
 
         Raises:
@@ -130,14 +131,14 @@ class Trained:
             return known
         found = dataset.survey(source, known)
         sets = {name: tuple(c for c in known if c in images) for name, images in found.images.items()}
-        first = next(iter(sets), None)
+        first, common = next(iter(sets.items()), ("", known))
         for name, there in sets.items():
-            if there != sets[first]:
+            if there != common:
                 raise DataError(
-                    f"{source}: case {first} has {', '.join(sets[first])} but case {name} {', '.join(there)}; say "
+                    f"{source}: case {first} has {', '.join(common)} but case {name} {', '.join(there)}; say "
                     "which to use of all with --channels"
                 )
-        return sets[first] if first is not None else known
+        return common
 
     def accept(self, channels: Sequence[str]) -> list[int]:
         """Places of the named channels among the network's.

@@ -51,18 +51,16 @@ def build(cases: Sequence[Case], data: Data, folder: Path) -> Iterator[CachedCas
 
 
 def _cached(case: Case, data: Data, folder: Path) -> CachedCase:
-    if case.label is None:
-        raise DataError(f"{case.images[0].parent}: case {case.name} has no label to learn from or to score; add it")
     home = folder / case.name
     fingerprint = _fingerprint(case, data)
     stamp = home / "case.json"
     if not stamp.exists() or files.read_json(stamp).get("fingerprint") != fingerprint:
-        image_ZxHxWxC, label_ZxHxW, spacing_mm, _ = dataset.load(case, label_grid=data.label_grid)
+        image_ZxHxWxC, label_ZxHxW, grid = dataset.load(case, label_grid=data.label_grid)
         home.mkdir(parents=True, exist_ok=True)
         stamp.unlink(missing_ok=True)
         _save(home / "image.npy", normalise(image_ZxHxWxC, data.clip_percentiles).astype(np.float16))
-        _save(home / "label.npy", (label_ZxHxW > 0).astype(np.uint8))
-        files.write_json(stamp, {"fingerprint": fingerprint, "spacing_mm": [float(s) for s in spacing_mm]})
+        _save(home / "label.npy", np.asarray(label_ZxHxW > 0, np.uint8))
+        files.write_json(stamp, {"fingerprint": fingerprint, "spacing_mm": grid.spacing_mm})
     return CachedCase(
         case.name,
         np.load(home / "image.npy", mmap_mode="r", allow_pickle=False),
@@ -79,7 +77,7 @@ def _save(path: Path, array: np.ndarray) -> None:
 def _fingerprint(case: Case, data: Data) -> str:
     """Hash of every byte and every setting that the cached arrays come from."""
     digest = hashlib.sha256(repr((_FORMAT, data.clip_percentiles, data.label_grid)).encode())
-    for part in _contents([*case.images, case.label]):
+    for part in _contents([*case.images, dataset.label_path(case)]):
         digest.update(part)
     return digest.hexdigest()
 

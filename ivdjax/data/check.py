@@ -174,9 +174,8 @@ def _check_dixon(row: Row, arrays: dict[str, np.ndarray], report: Report) -> Non
 def _check_label(row: Row, path: Path, grid: nifti.Grid | None, report: Report) -> None:
     try:
         own = nifti.read_grid(path)
-        fault = dataset.difference(own, grid) if grid else ""
         label = nifti.read_label(path)
-        if fault:
+        if grid is not None and (fault := dataset.difference(own, grid)):
             report.problems.append(f"{path}: {fault} than its images; {_two_readings(label, own, grid)}")
     except DataError as error:
         report.problems.append(str(error))
@@ -243,7 +242,7 @@ def _two_readings(label: nifti.Volume, own: nifti.Grid, grid: nifti.Grid) -> str
 
 def _check_others(found: dataset.Survey, report: Report) -> None:
     """List the volumes that belong to no case, and note what else the cases hold."""
-    passed = Counter()
+    passed: Counter[str] = Counter()
     for name, kind, path in found.others:
         if found.covers(name, kind, path):
             passed[kind] += 1

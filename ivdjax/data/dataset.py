@@ -174,21 +174,11 @@ def no_cases(found: Survey) -> str:
     return f"{looked}; found channels {', '.join(seen)}: pass --data.channels {' '.join(seen)}"
 
 
-def load(
-    case: Case, *, label_grid: str = "refuse"
-) -> tuple[np.ndarray, np.ndarray | None, tuple[float, float, float], np.ndarray]:
-    """Read a case: (image_ZxHxWxC float32, label_ZxHxW uint8 or None, spacing_mm in (Z,H,W) order, affine_4x4).
-
-    All on the first image's canonical axes; the affine maps voxel indices there to scanner mm.
-
-    Args:
-      case: what to read.
-      label_grid: for a label map whose header places it elsewhere than the images: "refuse" it, trust its "voxels"
-        and ignore its header, or resample it by its "header" to the nearest voxel. Nothing else is ever resampled.
+def load_images(case: Case) -> tuple[np.ndarray, nifti.Grid]:
+    """Read a case's images, image_ZxHxWxC float32, and the grid of the first, on whose canonical axes they are.
 
     Raises:
       DataError: a file cannot be used (see `nifti.read`), or lies on another grid than the first image.
-      UsageError: `label_grid` is none of the three.
     """
     grid = nifti.read_grid(case.images[0])
     for path in case.images[1:]:
@@ -197,8 +187,35 @@ def load(
     image_ZxHxWxC = np.empty((*grid.shape, len(case.images)), np.float32)
     for c, path in enumerate(case.images):
         image_ZxHxWxC[..., c] = nifti.read(path).array
-    label_ZxHxW = None if case.label is None else load_label(case.label, grid, label_grid)
-    return image_ZxHxWxC, label_ZxHxW, grid.spacing_mm, grid.affine
+    return image_ZxHxWxC, grid
+
+
+def load(case: Case, *, label_grid: str = "refuse") -> tuple[np.ndarray, np.ndarray, nifti.Grid]:
+    """Read a case with its label map: (image_ZxHxWxC float32, label_ZxHxW uint8, grid of both).
+
+    Args:
+      case: what to read.
+      label_grid: for a label map whose header places it elsewhere than the images: "refuse" it, trust its "voxels"
+        and ignore its header, or resample it by its "header" to the nearest voxel. Nothing else is ever resampled.
+
+    Raises:
+      DataError: as `load_images`; or the case has no label map, or one that cannot be used.
+      UsageError: `label_grid` is none of the three.
+    """
+    path = label_path(case)
+    image_ZxHxWxC, grid = load_images(case)
+    return image_ZxHxWxC, load_label(path, grid, label_grid), grid
+
+
+def label_path(case: Case) -> Path:
+    """The label map of a case that needs one.
+
+    Raises:
+      DataError: it has none.
+    """
+    if case.label is None:
+        raise DataError(f"{case.images[0].parent}: case {case.name} has no label to learn from or to score; add it")
+    return case.label
 
 
 def load_label(path: Path, grid: nifti.Grid, label_grid: str = "refuse", reader: Reader = nifti) -> np.ndarray:
@@ -315,15 +332,19 @@ def natural(name: str) -> tuple[list[tuple[int, str]], str]:
 
 
 def _pairs(names: list[str]) -> dict[str, str]:
-    numbers = {name: re.fullmatch(r"(.*?)(\d+)", name) for name in names}
-    if odd := [name for name, match in numbers.items() if match is None]:
-        raise UsageError(
-            f"case {odd[0]} has no number to pair by; pass --data.subjects single, or table with a --data.subject-table"
-        )
-    first = {m[1]: 0 if any(n[1] == m[1] and int(n[2]) == 0 for n in numbers.values()) else 1 for m in numbers.values()}
+    numbers: dict[str, tuple[str, str]] = {}
+    for name in names:
+        match = re.fullmatch(r"(.*?)(\d+)", name)
+        if match is None:
+            raise UsageError(
+                f"case {name} has no number to pair by; pass --data.subjects single, or table with a "
+                "--data.subject-table"
+            )
+        numbers[name] = (match[1], match[2])
+    from_0 = {prefix for prefix, number in numbers.values() if int(number) == 0}
     subjects = {}
-    for name, (prefix, number) in ((name, match.groups()) for name, match in numbers.items()):
-        low = int(number) - (int(number) - first[prefix]) % 2
+    for name, (prefix, number) in numbers.items():
+        low = int(number) - (int(number) - (prefix not in from_0)) % 2
         subjects[name] = f"{prefix}{low:0{len(number)}d}+{low + 1:0{len(number)}d}"
     return subjects
 

@@ -95,10 +95,10 @@ def grid_of(header: Nifti1Header, path: Path) -> Grid:
     Raises:
       DataError: it is not the header of one 3-D volume, or its affine is of no use.
     """
-    shape = tuple(int(n) for n in header.get_data_shape())
-    if len(shape) < 3 or any(n != 1 for n in shape[3:]):
-        raise DataError(f"{path}: {len(shape)}-D ({by(shape)}), not one 3-D volume; split or convert it")
-    shape = shape[:3]
+    stored = tuple(int(n) for n in header.get_data_shape())
+    if len(stored) < 3 or any(n != 1 for n in stored[3:]):
+        raise DataError(f"{path}: {len(stored)}-D ({by(stored)}), not one 3-D volume; split or convert it")
+    shape = stored[0], stored[1], stored[2]
     try:
         with np.errstate(invalid="ignore"):
             affine = np.asarray(header.get_best_affine(), np.float64)
@@ -108,12 +108,13 @@ def grid_of(header: Nifti1Header, path: Path) -> Grid:
         raise DataError(f"{path}: its affine is singular or not finite; rewrite the header with a valid sform")
     turn = _turn(affine)
     canonical = affine @ orientations.inv_ornt_aff(turn, shape)
-    order = np.argsort(turn[:, 0])
+    z, h, w = np.argsort(turn[:, 0])
+    # Affines are stored in 32 bits: past six decimals there is only rounding.
+    mm = [round(float(s), 6) for s in voxel_sizes(canonical)]
     return Grid(
-        shape=tuple(shape[i] for i in order),
+        shape=(shape[z], shape[h], shape[w]),
         affine=canonical,
-        # Affines are stored in 32 bits: past six decimals there is only rounding.
-        spacing_mm=tuple(round(float(s), 6) for s in voxel_sizes(canonical)),
+        spacing_mm=(mm[0], mm[1], mm[2]),
         orientation=orientations.aff2axcodes(affine),
         disk_shape=shape,
         disk_affine=affine,
@@ -291,7 +292,8 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
     try:
         if path.stat().st_size == 0:
             raise DataError(f"{path}: zero length; copy it again")
-        with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as stream:
+        stream: Any = gzip.open(path) if path.name.endswith(".gz") else path.open("rb")  # noqa: SIM115
+        with stream:
             yield stream
     except gzip.BadGzipFile as error:
         raise DataError(f"{path}: not sound gzip data ({error}); copy it again or rename it .nii") from error
@@ -306,8 +308,12 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 class _Named(logging.LoggerAdapter):
     """Puts the file's name before what nibabel mends in a header."""
 
+    def __init__(self, path: Path):
+        super().__init__(logger)
+        self.path = path
+
     def process(self, msg: str, kwargs: MutableMapping[str, Any]) -> tuple[str, MutableMapping[str, Any]]:
-        return f"{self.extra['path']}: {msg}", kwargs
+        return f"{self.path}: {msg}", kwargs
 
 
 def _header(stream: BinaryIO, path: Path) -> Nifti1Header:
@@ -321,7 +327,7 @@ def _header(stream: BinaryIO, path: Path) -> Nifti1Header:
     try:
         with np.errstate(invalid="ignore"):  # here and below, a NaN is caught by the tests that follow
             header = kind(start[: kind.sizeof_hdr], check=False)
-            header.check_fix(logger=_Named(logger, {"path": path}))
+            header.check_fix(logger=_Named(path))
             shape, dtype, offset = header.get_data_shape(), header.get_data_dtype(), header.get_data_offset()
             header.get_slope_inter()
     except _HEADER_ERRORS as error:

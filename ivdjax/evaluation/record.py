@@ -124,11 +124,13 @@ def load_cases(run: Record, names: Sequence[str] | None = None) -> list[ReportCa
         if name not in there or there[name].label is None:
             raise DataError(f"{root}: has no case {name} with a label any more, which {run.folder} was scored on")
         case = replace(there[name], images=there[name].images[-1:])
-        image_ZxHxWxC, label_ZxHxW, spacing_mm, affine = dataset.load(case, label_grid=label_grid)
+        image_ZxHxWxC, label_ZxHxW, grid = dataset.load(case, label_grid=label_grid)
         prediction_ZxHxW = read_prediction(run, name)
         if prediction_ZxHxW.shape != label_ZxHxW.shape:
             raise DataError(f"{root}: case {name} has another size than when {run.folder} was scored; start it again")
-        loaded.append(ReportCase(name, image_ZxHxWxC[..., 0], spacing_mm, affine, label_ZxHxW, prediction_ZxHxW))
+        loaded.append(
+            ReportCase(name, image_ZxHxWxC[..., 0], grid.spacing_mm, grid.affine, label_ZxHxW, prediction_ZxHxW)
+        )
     return loaded
 
 

@@ -83,7 +83,7 @@ def to_tree(
                 _copy_image(path, image)
                 if fault := dataset.difference(nifti.read_grid(image), nifti.read_grid(made[0])):
                     raise DataError(f"{path}: {fault} than {paths[0].name}; bring the channels to one grid first")
-            if labels:
+            if labels and number is not None:
                 grid = nifti.read_grid(made[0])
                 label_ZxHxW = dataset.load_label(labels[name], grid, label_grid, _reader(raw.ending))
                 if unknown := sorted(set(np.unique(label_ZxHxW)) - {0, *raw.labels.values()}):
@@ -124,13 +124,16 @@ def from_tree(
     """
     if not re.fullmatch(r"Dataset(?!000)\d{3}_\w[\w-]*", out.name):
         raise UsageError(f"{out}: nnU-Net wants a folder named Dataset123_NAME, with a number from 001; name it so")
+    if data.root is None:
+        raise UsageError("convert to-nnunet: name the tree of cases")
     every = dataset.discover(data.root, data.channels)
     every = dataset.assign_subjects(every, data.subjects, data.subject_table)
     cases = [case for case in every if case.label is not None]
     if not cases:
         raise DataError(f"{data.root}: no case has a label map for nnU-Net to learn from; add NAME_Labels.nii.gz")
     folds = splits.members(cases, data, every_fold=not data.hold_out, seeds=[0])
-    top, skewed, mended = 0, False, Counter()
+    top, skewed = 0, False
+    mended: Counter[str] = Counter()
     with files.making(out) as partial:
         for folder in ("imagesTr", "labelsTr", "imagesTs"):
             (partial / folder).mkdir()
@@ -246,7 +249,7 @@ def _labels(folder: Path, images: dict[str, list[Path]], raw: _Raw, needed: bool
 def _numbers(labels: dict[str, int], disc_names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
     """The value that a mask of ours has for each of theirs, and what is lost by it."""
     ours = all(re.fullmatch(r"disc_\d+", name) for name in labels)
-    chosen = list(disc_names) or (sorted(labels, key=labels.get) if len(labels) == 1 or ours else [])
+    chosen = list(disc_names) or (sorted(labels, key=labels.__getitem__) if len(labels) == 1 or ours else [])
     if not chosen or (unknown := [name for name in chosen if name not in labels]):
         asked = f"has no label {unknown[0]}" if chosen else "has several labels"
         raise UsageError(
@@ -288,8 +291,9 @@ def _copy_case(case: Case, out: Path) -> int:
 
 def _label(case: Case, grid: nifti.Grid, label_grid: str, binary: bool) -> tuple[np.ndarray, bool]:
     """A case's discs, numbered as the mask numbers them, and whether its header differs by rounding."""
-    label_ZxHxW = dataset.load_label(case.label, grid, label_grid)
-    own = nifti.read_grid(case.label)
+    path = dataset.label_path(case)
+    label_ZxHxW = dataset.load_label(path, grid, label_grid)
+    own = nifti.read_grid(path)
     rounded = not dataset.difference(own, grid) and not np.array_equal(own.affine, grid.affine)
     if binary:
         return (label_ZxHxW > 0).astype(np.uint8), rounded

@@ -111,7 +111,7 @@ def _segment(
     L = labelled_slices(model, K)
     weight_L = 1 + L // 2 - np.abs(np.arange(L) - L // 2)
     centres = np.arange(0, Z, max(1, L // 2))
-    total_VxZxHxWxN, weight_Z = 0, np.zeros(Z, np.float32)
+    total_VxZxHxWxN, weight_Z = np.zeros(0, np.float32), np.zeros(Z, np.float32)
     for first in range(0, len(centres), config.batch_size):
         # The last batch repeats the last slice, so that every batch has one shape.
         own = centres[first : first + config.batch_size]

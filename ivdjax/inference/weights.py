@@ -18,7 +18,7 @@ FILE = "params.safetensors"
 # Names a user may give in place of a folder.
 PACKAGED = {"default": Path(__file__).parent / "default"}
 _HEADER_BYTES = 8
-_TYPES = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
+_TYPES: dict[str, np.dtype] = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
 
 
 def find(name: Path | str) -> Path:

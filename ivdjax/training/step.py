@@ -1,6 +1,6 @@
 """One training step as a free, pure function; where and how it runs is `parallel.py`'s business."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -86,7 +86,7 @@ def train_step(
     return State(state.step + 1, params, mean_params, memory, phantoms), metrics
 
 
-def _sown(collections: dict, where: tuple[str, str], otherwise: Any) -> Any:
+def _sown(collections: Mapping[str, Any], where: tuple[str, str], otherwise: Any) -> Any:
     """What a network left in a collection, or something else where it did not."""
     collection, name = where
     return collections.get(collection, {}).get(name, otherwise)
