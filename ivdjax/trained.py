@@ -178,7 +178,9 @@ def load(folder: Path, checkpoint: str | None = None) -> Trained:
     """
     experiment = read_experiment(folder)
     if (folder / weights.FILE).exists():
-        return Trained(experiment, (weights.read(folder / weights.FILE),))
+        params = weights.read(folder / weights.FILE)
+        _check_fit(params, experiment, folder / weights.FILE)
+        return Trained(experiment, (params,))
     if not (folder / "checkpoints").is_dir():
         raise DataError(f"{folder}: has no checkpoints; train the run first")
     checkpoints = Checkpoints(folder / "checkpoints", read_only=True)
@@ -187,6 +189,18 @@ def load(folder: Path, checkpoint: str | None = None) -> Trained:
     if step is None:
         raise DataError(f"{folder / 'checkpoints'}: no checkpoint yet; train the run further")
     return Trained(experiment, tuple(state.mean_params for state in read_states(experiment, checkpoints, step)))
+
+
+def _check_fit(params: Params, experiment: Experiment, path: Path) -> None:
+    """Refuse weights that are not of the experiment's network."""
+    wanted_F = jax.eval_shape(lambda: loop.initial_state(experiment, [0])).params
+    wanted = {jax.tree_util.keystr(name): leaf.shape[1:] for name, leaf in jax.tree.leaves_with_path(wanted_F)}
+    found = {jax.tree_util.keystr(name): leaf.shape for name, leaf in jax.tree.leaves_with_path(params)}
+    if odd := [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]:
+        raise DataError(
+            f"{path}: is not of the network in config.json beside it ({odd[0]}: {found.get(odd[0], 'missing')} "
+            f"against {wanted.get(odd[0], 'none')}); restore both from one release"
+        )
 
 
 def read_states(experiment: Experiment, checkpoints: Checkpoints, step: int) -> list[State]:
