@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError  # by NumPy, of a header that is no Python literal
 
 import numpy as np
 
@@ -80,7 +81,7 @@ def _opened(name: str, home: Path, fingerprint: str) -> CachedCase | None:
             np.load(home / f"{kind}.npy", mmap_mode="r", allow_pickle=False) for kind in ("image", "label")
         )
         z_mm, h_mm, w_mm = (float(mm) for mm in stamp["spacing_mm"])
-    except (OSError, EOFError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+    except (OSError, EOFError, ValueError, KeyError, TypeError, OverflowError, RecursionError, TokenError):
         return None
     sound = image_ZxHxWxC.dtype == np.float16 and label_ZxHxW.dtype == np.uint8
     if not sound or image_ZxHxWxC.ndim != 4 or image_ZxHxWxC.shape[:3] != label_ZxHxW.shape:

@@ -45,7 +45,10 @@ PHANTOM_MARK = "phantom.json"
 
 def is_phantom(root: Path) -> bool:
     """Whether a folder's cases were drawn by a program, and no person was scanned."""
-    return (root / PHANTOM_MARK).is_file()
+    try:
+        return (root / PHANTOM_MARK).is_file()
+    except OSError:  # settings may name what cannot be a folder
+        return False
 
 
 class Reader(Protocol):
@@ -134,7 +137,8 @@ def survey(root: str | Path, channels: Sequence[str] = DIXON) -> Survey:
     for path in _volumes(root):
         name, kind = _parse(path, root, channels)
         paths.check_link(path, root)
-        paths.check_name(name, path)
+        for word in (_stem(path), name):
+            paths.check_name(word, path)
         if kind in channels:
             found.images[name][kind].append(path)
         elif kind in LABELS:
@@ -258,6 +262,8 @@ def assign_subjects(cases: Sequence[Case], rule: str, table: Path | None = None)
         subjects = read_table(Path(table), "subject")
         if absent := [case.name for case in cases if case.name not in subjects]:
             raise DataError(f"{table}: no row for case {', '.join(absent)}; add one")
+        for subject in subjects.values():
+            paths.check_name(subject, Path(table))
     else:
         raise UsageError(f"--data.subjects {rule}: choose pairs, single or table")
     return [replace(case, subject=subjects[case.name]) for case in cases]

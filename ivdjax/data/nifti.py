@@ -286,7 +286,8 @@ def _zipped(path: Path) -> Iterator[gzip.GzipFile]:
 def corner_displacement_mm(a: np.ndarray, b: np.ndarray, shape: tuple[int, int, int]) -> float:
     """Largest distance in mm between where two (4,4) affines put the same corner of a grid of `shape`."""
     corners = np.stack(np.meshgrid(*[(0, n - 1) for n in shape], [1], indexing="ij"), -1).reshape(-1, 4)
-    return float(np.linalg.norm((corners @ (a - b).T)[:, :3], axis=1).max())
+    with np.errstate(over="ignore"):  # too far to be told is infinitely far
+        return float(np.linalg.norm((corners @ (a - b).T)[:, :3], axis=1).max())
 
 
 def place_by_header(label: Volume, affine: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:

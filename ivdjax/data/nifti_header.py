@@ -20,8 +20,8 @@ from ivdjax.errors import DataError
 
 SUFFIXES = (".nii", ".nii.gz")
 
-# A spine scan has some 2e6 voxels, the largest some 5e7; past this, 512 x 512 x 512, the header is broken.
-MAX_VOXELS = 2**27
+# A spine scan has some 2e6 voxels, the largest some 5e7; past this, 512 x 512 x 256, the header is broken.
+MAX_VOXELS = 2**26
 # Extensions before the voxels, a scanner's own header for example, are no longer than this.
 MAX_OFFSET = 2**26
 # Deflate shrinks by 1032 to 1 at best (https://zlib.net/zlib_tech.html): a promise can be judged unread.

@@ -56,10 +56,10 @@ def pass_over(folder: Path) -> None:
 
 
 def check_name(name: str, path: Path) -> None:
-    """Refuse the name of a case that would lead out of a folder, or be more than a name in a table or a terminal.
+    """Refuse a name that would lead out of a folder, or be more than a name in a table or on a terminal.
 
     Args:
-      name: of a case.
+      name: of a case or a subject.
       path: where it was found.
 
     Raises:
@@ -70,11 +70,11 @@ def check_name(name: str, path: Path) -> None:
 
 
 def fault(name: str) -> str:
-    """What keeps a name from being that of a case; empty for a plain name."""
+    """What keeps a name from being that of a case or a subject; empty for a plain name."""
     if not name.isprintable():
         return "holds a character that cannot be printed"
     if name in ("", ".", "..") or "/" in name:
-        return "is no name of a case"
+        return "is no plain name"
     if name.startswith(_FORMULA):
         return f"begins with {name[0]}, which makes a formula of it in a spreadsheet"
     return ""

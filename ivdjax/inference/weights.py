@@ -66,7 +66,7 @@ def read(path: Path) -> dict:
         entries = {tuple(name.split("/")): entry for name, entry in header.items() if name != "__metadata__"}
         _check_layout(entries, len(content) - start)
         arrays = {name: _array(memoryview(content)[start:], **entry) for name, entry in entries.items()}
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise DataError(f"{path}: is damaged or no file of weights ({error}); restore it") from error
     return traverse_util.unflatten_dict(arrays)
 
