@@ -6,19 +6,23 @@ import io
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from ivdjax import config, files, trained
+from ivdjax.ablation import results, table
+from ivdjax.ablation.plan import Plan, Variant
 from ivdjax.config import Data, Experiment
 from ivdjax.data import cache, dataset, splits
-from ivdjax.evaluation import calibration, compare, record, report
+from ivdjax.evaluation import calibration, compare, report
 from ivdjax.exchange import nnunet
 from ivdjax.inference import weights
 from ivdjax.models import UNet
+from ivdjax.training import loop
 from tests.evaluation import pages
 from tests.trust import fuzz_reading
 
@@ -60,13 +64,14 @@ def sound_files(folder: Path) -> None:
         calibration.write_case(calibration.case_path(folder / name, "01"), counts)
         summary = {"calibration": calibration.to_json(counts.bins, None), "ranking": None, "conventions": {}}
         files.write_json(folder / name / "calibration.json", summary)
+        files.write_text(folder / name / "splits.json", json.dumps([{"learn_subjects": 5, "held_out": ["01", "02"]}]))
         (folder / name / "confidence.csv").write_text(
             "case,disc,confidence,volume_mm3,reference,dice\n01,1,0.9,50,1,0.8\n"
         )
     experiment = Experiment("tiny", UNet(features=(4, 8)), data=Data(channels=("t2",)))
     files.write_json(folder / "network" / "config.json", config.to_dict(experiment))
-    params = {"down": {"kernel": np.ones((3, 3, 1, 4)), "bias": np.zeros(4)}, "up": {"kernel": np.ones((1, 1, 4, 2))}}
-    weights.write(folder / "network" / weights.FILE, params)
+    state = jax.eval_shape(lambda: loop.initial_state(experiment, [0]))
+    weights.write(folder / "network" / weights.FILE, jax.tree.map(lambda leaf: np.ones(leaf.shape[1:]), state.params))
     (folder / "tables").mkdir()
     (folder / "tables" / "subjects.csv").write_text("case,subject\n01,a\n02,a\n03,b\n")
     (folder / "tables" / "folds.csv").write_text("case,fold\n01,0\n02,0\n03,1\n")
@@ -107,14 +112,13 @@ def _compare(folder: Path, out: Path) -> None:
     assert not page.handlers
 
 
-def _experiment(folder: Path, out: Path) -> None:
-    experiment = trained.read_experiment(folder)
-    json.dumps(config.to_dict(experiment))
-
-
-def _weights(folder: Path, out: Path) -> None:
-    tree = weights.read(folder / weights.FILE)
-    assert isinstance(tree, dict)
+def _network(folder: Path, out: Path) -> None:
+    """Weights with their settings, as `predict` loads them and `release` passes them on."""
+    network = trained.load(folder)
+    files.write_json(out / "config.json", config.to_dict(network.experiment))
+    weights.write(out / weights.FILE, network.only())
+    for array in jax.tree.leaves(network.only()):
+        assert array.dtype == np.float32
 
 
 def _subjects(folder: Path, out: Path) -> None:
@@ -142,16 +146,23 @@ def _cache(folder: Path, out: Path) -> None:
     assert len(read.spacing_mm) == 3
 
 
-def _record(folder: Path, out: Path) -> None:
-    run = record.read(folder)
-    record.fingerprint(run)
+def _ablation(folder: Path, out: Path) -> None:
+    """The table, the CSV file and the picture of an ablation of two variants."""
+    base = Experiment("made", UNet(features=(4, 8)), run_dir=folder.parent, data=Data(root=folder, channels=("t2",)))
+    variants = [
+        Variant(path.name, replace(base, run_dir=path), ("a 1",) * (path != folder))
+        for path in (folder, folder.parent / "other")
+    ]
+    found = results.collect(Plan("made", base, tuple(variants)), variants)
+    table.write(found, out / "table.md")
+    results.write_csv(found, out / "table.csv")
 
 
 # Stale or damaged caches are made anew, so that reading may change them.
 MENDED = ("case.json", "image.npy")
 
 TABLES: dict[str, Table] = {
-    "config.json": Table("network", "config.json", _experiment),
+    "config.json": Table("network", "config.json", _network),
     "config.json of a run": Table("run", "config.json", _report),
     "scores.json": Table("run", "scores.json", _report),
     "scores.json, compared": Table("run", "scores.json", _compare),
@@ -159,10 +170,12 @@ TABLES: dict[str, Table] = {
     "log.jsonl": Table("run", "log.jsonl", _report),
     "calibration.json": Table("run", "calibration.json", _report),
     "confidence.csv": Table("run", "confidence.csv", _report),
-    "weights": Table("network", weights.FILE, _weights),
+    "weights": Table("network", weights.FILE, _network),
     "subjects.csv": Table("tables", "subjects.csv", _subjects),
     "folds.csv": Table("tables", "folds.csv", _folds),
     "dataset.json": Table("Dataset007_Spine", "dataset.json", _nnunet),
+    "splits.json": Table("run", "splits.json", _ablation),
+    "scores.json of a variant": Table("run", "scores.json", _ablation),
     "case.json": Table("cached", "cache/01/case.json", _cache),
     "image.npy": Table("cached", "cache/01/image.npy", _cache),
 }

@@ -119,7 +119,7 @@ def _meet(call: Callable[[Path, Path], object], work: Path) -> tuple[str, str]:
     out.mkdir(parents=True)
     given.mkdir()
     try:
-        call(given, out)
+        taken = call(given, out)
     except (DataError, UsageError) as error:
         line = str(error)
         if line != _one_line(line) or len(line) > LINE:
@@ -134,7 +134,7 @@ def _meet(call: Callable[[Path, Path], object], work: Path) -> tuple[str, str]:
         ours = [f for f in frames if "/ivdjax/" in f.filename] or list(frames)
         place = f"{Path(ours[-1].filename).name}:{ours[-1].lineno} {ours[-1].name}"
         return "failed", f"{type(error).__name__} in {place}: {str(error)[:300]}"
-    return "accepted", ""
+    return ("refused", "a problem was found") if taken is False else ("accepted", "")
 
 
 def _planted(target: str, sound: Path, given: Path, out: Path) -> None:
@@ -143,13 +143,13 @@ def _planted(target: str, sound: Path, given: Path, out: Path) -> None:
         fuzz_planted.PLANTED[target](given, out)
 
 
-def _volume(made: fuzz_volumes.Volume, target: str, sound: Path, given: Path, out: Path) -> None:
+def _volume(made: fuzz_volumes.Volume, target: str, sound: Path, given: Path, out: Path) -> bool:
     for path in (sound / "volumes").iterdir():
         (given / path.name).hardlink_to(path)
     path = given / f"tried{made.suffix}"
     path.write_bytes(made.content)
     with _unchanged(given):
-        fuzz_reading.TARGETS[target](path, out)
+        return fuzz_reading.TARGETS[target](path, out)
 
 
 def _table(target: str, content: bytes, sound: Path, given: Path, out: Path) -> None:
