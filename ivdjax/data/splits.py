@@ -10,7 +10,6 @@ from ivdjax.data import dataset
 from ivdjax.data.dataset import Case
 from ivdjax.errors import DataError, UsageError
 
-
 _DIGITS = 9  # of a fold's number
 
 
