@@ -297,13 +297,27 @@ def place_by_header(label: Volume, affine: np.ndarray, shape: tuple[int, int, in
     """
     to_label = np.linalg.inv(label.affine) @ affine
     placed = np.zeros(shape, label.array.dtype)
-    h, w = np.meshgrid(np.arange(shape[1]), np.arange(shape[2]), indexing="ij")
-    for z in range(shape[0]):  # a slice at a time: the indices of a whole volume take 50 times its memory
+    zs, hs, ws = _reached(label.array.shape, np.linalg.inv(affine) @ label.affine, shape)
+    h, w = np.meshgrid(np.arange(hs.start, hs.stop), np.arange(ws.start, ws.stop), indexing="ij")
+    for z in range(zs.start, zs.stop):  # a slice at a time: the indices of a whole volume take 50 times its memory
         index = to_label @ np.stack([np.full(h.size, z), h.ravel(), w.ravel(), np.ones(h.size)])
         nearest = np.floor(index[:3] + 0.5)
         inside = ((nearest >= 0) & (nearest < np.array(label.array.shape)[:, None])).all(axis=0)
-        placed[z].reshape(-1)[inside] = label.array[tuple(nearest[:, inside].astype(np.int64))]
+        values = np.zeros(h.size, placed.dtype)
+        values[inside] = label.array[tuple(nearest[:, inside].astype(np.int64))]
+        placed[z, hs, ws] = values.reshape(h.shape)
     return placed
+
+
+def _reached(
+    own_shape: tuple[int, ...], to_grid: np.ndarray, shape: tuple[int, int, int]
+) -> tuple[slice, slice, slice]:
+    """The part of a grid of `shape` that voxels of `own_shape` can lie in, with a voxel to spare, each side a slice."""
+    ends = [(-0.5, n - 0.5) for n in own_shape]
+    corners = np.stack(np.meshgrid(*ends, [1], indexing="ij"), -1).reshape(-1, 4) @ to_grid.T
+    low = np.clip(np.floor(corners[:, :3].min(axis=0)) - 1, 0, shape).astype(int)
+    high = np.clip(np.ceil(corners[:, :3].max(axis=0)) + 2, low, shape).astype(int)
+    return tuple(slice(start, stop) for start, stop in zip(low.tolist(), high.tolist(), strict=True))
 
 
 def _turn(affine: np.ndarray) -> np.ndarray:

@@ -316,3 +316,20 @@ def test_place_by_header_follows_the_headers(tmp_path):
     placed = nifti.place_by_header(label, label.affine @ shift, label.array.shape)
     np.testing.assert_array_equal(placed[:, :-2], label.array[:, 2:])
     assert not placed[:, -2:].any()
+
+
+def test_place_by_header_finds_the_nearest_voxel_of_a_turned_label_wherever_it_lies():
+    rng, met = np.random.default_rng(0), 0
+    for spread in (0, 2, 4, 8, 60):
+        turns = [np.linalg.qr(rng.normal(size=(3, 3)))[0] * rng.uniform(0.5, 3, 3) for _ in range(2)]
+        to_mm, label_to_mm = (nib.affines.from_matvec(turn, rng.normal(0, spread, 3)) for turn in turns)
+        label = nifti.Volume(
+            rng.integers(1, 200, (5, 6, 7)).astype(np.uint8), label_to_mm, (1.0, 1.0, 1.0), Path("a.nii")
+        )
+        placed = nifti.place_by_header(label, to_mm, (9, 8, 6))
+        for index in itertools.product(range(9), range(8), range(6)):
+            nearest = np.floor((np.linalg.inv(label_to_mm) @ to_mm @ [*index, 1])[:3] + 0.5).astype(int)
+            inside = (nearest >= 0).all() and (nearest < label.array.shape).all()
+            assert placed[index] == (label.array[tuple(nearest)] if inside else 0)
+            met += inside
+    assert met > 100

@@ -2,9 +2,13 @@
 
 import ast
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
+
+from ivdjax.data import instances, nifti_header, paths
+from ivdjax.inference import weights
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("ivdjax", "experiments", "launch")
@@ -88,3 +92,16 @@ def test_no_launcher_evaluates_what_it_is_told():
         assert not re.search(r"(^|[;&|]\s*)\s*eval\b|\bcurl\b.*\|\s*(ba)?sh", path.read_text("utf-8"), re.MULTILINE), (
             path
         )
+
+
+def test_the_page_on_safety_has_the_limits_and_the_licence_of_every_dependency():
+    text = (ROOT / "docs" / "safety.md").read_text("utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    licences = text.partition("## Licences")[2].partition("## Checking")[0]
+    named = set(re.findall(r"[\w-]+", "".join(line for line in licences.splitlines() if line.startswith("|"))))
+    assert {re.split(r"[<>=\[]", dependency)[0] for dependency in project["dependencies"]} <= named
+    limits = {nifti_header.MAX_VOXELS: "2^26 voxels", instances.MOST_VOXELS: "2^24 voxels", weights.MAX_BYTES: "1 GiB"}
+    assert limits.keys() == {2**26, 2**24, 2**30}
+    assert (nifti_header.MAX_OFFSET, nifti_header.MAX_DEFLATE_RATIO) == (64 * 2**20, 1032)
+    for words in (*limits.values(), "64 MiB", "1032 to 1", f"{paths.LINKS}=follow"):
+        assert words in text
