@@ -322,7 +322,10 @@ def test_place_by_header_finds_the_nearest_voxel_of_a_turned_label_wherever_it_l
     rng, met = np.random.default_rng(0), 0
     for spread in (0, 2, 4, 8, 60):
         turns = [np.linalg.qr(rng.normal(size=(3, 3)))[0] * rng.uniform(0.5, 3, 3) for _ in range(2)]
-        to_mm, label_to_mm = (nib.affines.from_matvec(turn, rng.normal(0, spread, 3)) for turn in turns)
+        offsets = (rng.normal(0, spread, 3) - turn @ [3, 3, 3] for turn in turns)
+        to_mm, label_to_mm = (
+            nib.affines.from_matvec(turn, offset) for turn, offset in zip(turns, offsets, strict=True)
+        )
         label = nifti.Volume(
             rng.integers(1, 200, (5, 6, 7)).astype(np.uint8), label_to_mm, (1.0, 1.0, 1.0), Path("a.nii")
         )
