@@ -39,10 +39,10 @@ def _scans(results: Results) -> str:
     cases = results.variants[0].cases
     held_out = f"{len(cases)} held-out cases of {len(set(results.variants[0].subjects))} subjects"
     if not results.on_phantom:
-        return f"Data: {held_out} of {html.escape(results.scans)}."
+        return f"Data: {held_out} of {_words(results.scans)}."
     phantom = "the digital phantom"
     if results.scans != phantom:
-        phantom += f" in {html.escape(results.scans)}"
+        phantom += f" in {_words(results.scans)}"
     return f"Data: {held_out} of **{phantom}**. No person was scanned; patients may rank the variants otherwise."
 
 
@@ -63,6 +63,11 @@ def _row(result: Result, compared: tuple[Comparison, float] | None) -> str:
         comparison, adjusted = compared
         cells += [difference(comparison), p_value(comparison.p), p_value(adjusted)]
     return f"| {' | '.join(cells)} |"
+
+
+def _words(words: str) -> str:
+    """Words that are nothing but words in Markdown."""
+    return html.escape(words).replace("`", "&#96;")
 
 
 def _code(words: str) -> str:

@@ -1,14 +1,21 @@
 """Pages and tables with hostile names, through the real writers and in a real browser."""
 
 import csv
+import re
 import tempfile
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from ivdjax.ablation import figure, results, table
+from ivdjax.ablation.plan import plan
+from ivdjax.config import Data, Experiment
 from ivdjax.evaluation import calibration, compare, evaluate, record, reliability, report
 from ivdjax.files import write_json
+from ivdjax.models import UNet
+from tests.ablation.test_results import leave_run
 from tests.evaluation import chromium
 from tests.evaluation.pages import Page, make_run, spine, write_scans
 
@@ -96,3 +103,25 @@ def test_a_table_of_scores_has_a_field_a_name(tmp_path):
         rows = list(csv.reader(file))
     assert {len(row) for row in rows} == {len(evaluate.COLUMNS)}
     assert {row[0] for row in rows[1:]} == set(names)
+
+
+def test_an_ablation_of_hostile_names_is_one_table_and_one_picture(tmp_path):
+    root = tmp_path / NAMES[3].replace("{0}", "<img src=x onerror=alert(1)>")
+    base = Experiment("made", UNet(features=(4, 8)), run_dir=tmp_path / "runs", data=Data(root=root))
+
+    def variants(base):
+        named = replace(base, data=replace(base.data, subject_table=root / "a|b.csv"))
+        return {"plain": base, "named": named}
+
+    laid = plan("made", variants, base)
+    for variant in laid.variants:
+        leave_run(variant, np.linspace(0.7, 0.9, 7))
+    found = results.collect(laid, laid.variants)
+    text = table.write(found, tmp_path / "table.md")
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(rows) == 4
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {12}
+    assert text.count("`") == 2  # of the one change there is
+    assert "<" not in re.sub("`[^`]*`", "", text)
+    figure.write(found, tmp_path / "figure.png")  # where a folder's name is no formula that may be wrong
+    assert (tmp_path / "figure.png").stat().st_size > 0
