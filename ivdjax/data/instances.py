@@ -118,9 +118,19 @@ def has_labels(mask_ZxHxW: np.ndarray) -> bool:
 
 def upwards(labels_ZxHxW: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """`labels` in the order of their structures' centres, the lowest first."""
-    heights = np.arange(labels_ZxHxW.shape[1])
-    centers = [np.average(heights, weights=(labels_ZxHxW == label).sum(axis=(0, 2))) for label in labels]
+    centers = [voxels(labels_ZxHxW, label, box)[:, 1].mean() for label, box in boxes(labels_ZxHxW, labels)]
     return labels[np.argsort(np.negative(centers), kind="stable")]
+
+
+def boxes(labels_ZxHxW: np.ndarray, labels: np.ndarray) -> list[tuple[int, tuple[slice, ...]]]:
+    """Each of some labels with the box around its structure, so that no other voxel need be looked at."""
+    found = ndimage.find_objects(labels_ZxHxW)
+    return [(int(label), found[int(label) - 1]) for label in labels]
+
+
+def voxels(labels_ZxHxW: np.ndarray, label: int, box: tuple[slice, ...]) -> np.ndarray:
+    """Indices (V,3) of a structure's voxels, given the box around it."""
+    return np.argwhere(labels_ZxHxW[box] == label) + [part.start for part in box]
 
 
 def _split(voxel_Vx3: np.ndarray, space: _Space) -> list[np.ndarray]:
