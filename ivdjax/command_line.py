@@ -2,7 +2,9 @@
 
 import dataclasses
 import logging
+import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -116,17 +118,17 @@ def _join(told: _ExperimentCommand) -> None:
         distributed.start(told.distributed, told.processes, told.process)
     elif told.processes is not None or told.process is not None:
         raise UsageError("--processes and --process belong to --distributed HOST:PORT; pass all three or none")
-    else:
-        preemption.stop_on_sigterm()
+    preemption.stop_on_sigterm()
 
 
 def end(command: Callable[[], int], reword: Callable[[str], str] = str) -> None:
     """Exit with the command's code; bad data is one line on stderr and 1, wrong use one line and 2."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    # Their notes on every save would drown the run's own lines.
-    for noisy in ("absl", "orbax", "jax"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+    # Their notes on every save would drown the run's own lines; what fails is raised, too, and told once.
+    for noisy, level in (("absl", logging.CRITICAL), ("orbax", logging.CRITICAL), ("jax", logging.ERROR)):
+        logging.getLogger(noisy).setLevel(level)
     programs.keep()
+    before = signal.getsignal(signal.SIGTERM)
     try:
         code = command()
     except (DataError, UsageError, Preempted) as error:
@@ -135,4 +137,7 @@ def end(command: Callable[[], int], reword: Callable[[str], str] = str) -> None:
     except KeyboardInterrupt:
         print("ivdjax: stopped; the same command goes on from where it can", file=sys.stderr)
         code = 130
+    finally:
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
     sys.exit(code)

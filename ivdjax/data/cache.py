@@ -1,7 +1,8 @@
-"""One normalised, memory-mapped array a case, made once; a fingerprint says when it is stale.
+"""One normalised array a case, made once, and read in parts; a fingerprint says what it was made of.
 
-A case's folder in the cache holds `image.npy` (Z,H,W,C) float16, `label.npy` (Z,H,W) uint8 and `case.json`. The last
-is written last, so a folder without it, or with another fingerprint in it, is made anew.
+The cache has a folder a case and in it one a fingerprint, which holds `image.npy` (Z,H,W,C) float16, `label.npy`
+(Z,H,W) uint8 and `case.json`. The last is written last and has the checksums of both, so what is half made or damaged
+is made anew. Runs whose settings or scans differ may share a cache: they have different folders there.
 """
 
 import hashlib
@@ -16,19 +17,22 @@ from ivdjax import files
 from ivdjax.config import Data
 from ivdjax.data import dataset
 from ivdjax.data.dataset import Case
+from ivdjax.data.stored import Stored, checksum
 from ivdjax.errors import DataError
 
-_FORMAT = 1  # of the cache; raised when what is stored changes
+_FORMAT = 2  # of the cache; raised when what is stored changes
 
 
 @dataclass(frozen=True)
 class CachedCase:
-    """A case as the pipeline sees it; the arrays are memory-mapped and opened read-only."""
+    """A case as the pipeline sees it."""
 
     name: str
-    image_ZxHxWxC: np.ndarray
-    label_ZxHxW: np.ndarray
+    image_ZxHxWxC: np.ndarray | Stored
+    label_ZxHxW: np.ndarray | Stored
     spacing_mm: tuple[float, float, float]
+    digest: str = ""
+    """SHA-256 of the bytes of its scans and its mask."""
 
 
 def normalise(image_ZxHxWxC: np.ndarray, clip_percentiles: tuple[float, float]) -> np.ndarray:
@@ -53,32 +57,42 @@ def build(cases: Sequence[Case], data: Data, folder: Path) -> Iterator[CachedCas
 def _cached(case: Case, data: Data, folder: Path) -> CachedCase:
     if case.label is None:
         raise DataError(f"{case.images[0].parent}: case {case.name} has no label to learn from or to score; add it")
-    home = folder / case.name
-    fingerprint = _fingerprint(case, data)
+    digest = _digest(case)
+    made_by = repr((_FORMAT, data.clip_percentiles, data.label_grid, digest))
+    home = folder / case.name / hashlib.sha256(made_by.encode()).hexdigest()[:16]
+    found = _open(case.name, home, digest)
+    if found is not None:
+        return found
+    image_ZxHxWxC, label_ZxHxW, spacing_mm, _ = dataset.load(case, label_grid=data.label_grid)
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "case.json").unlink(missing_ok=True)
+    image = normalise(image_ZxHxWxC, data.clip_percentiles).astype(np.float16)
+    label = (label_ZxHxW > 0).astype(np.uint8)
+    stored = Stored.write(home / "image.npy", image), Stored.write(home / "label.npy", label)
+    spacing_mm = tuple(float(s) for s in spacing_mm)
+    sums = [checksum(image), checksum(label)]
+    files.write_json(home / "case.json", {"spacing_mm": spacing_mm, "crc32": sums})
+    return CachedCase(case.name, *stored, spacing_mm, digest)
+
+
+def _open(name: str, home: Path, digest: str) -> CachedCase | None:
+    """What is in a case's folder; None where it is not there whole."""
     stamp = home / "case.json"
-    if not stamp.exists() or files.read_json(stamp).get("fingerprint") != fingerprint:
-        image_ZxHxWxC, label_ZxHxW, spacing_mm, _ = dataset.load(case, label_grid=data.label_grid)
-        home.mkdir(parents=True, exist_ok=True)
-        stamp.unlink(missing_ok=True)
-        _save(home / "image.npy", normalise(image_ZxHxWxC, data.clip_percentiles).astype(np.float16))
-        _save(home / "label.npy", (label_ZxHxW > 0).astype(np.uint8))
-        files.write_json(stamp, {"fingerprint": fingerprint, "spacing_mm": [float(s) for s in spacing_mm]})
-    return CachedCase(
-        case.name,
-        np.load(home / "image.npy", mmap_mode="r", allow_pickle=False),
-        np.load(home / "label.npy", mmap_mode="r", allow_pickle=False),
-        tuple(files.read_json(stamp)["spacing_mm"]),
-    )
+    if not stamp.exists():
+        return None
+    try:
+        told = files.read_json(stamp)
+        image, label = Stored(home / "image.npy"), Stored(home / "label.npy")
+        if told["crc32"] != [checksum(image), checksum(label)]:
+            return None
+        return CachedCase(name, image, label, tuple(told["spacing_mm"]), digest)
+    except (DataError, KeyError, TypeError):
+        return None
 
 
-def _save(path: Path, array: np.ndarray) -> None:
-    with files.replacing(path) as partial, partial.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
-
-
-def _fingerprint(case: Case, data: Data) -> str:
-    """Hash of every byte and every setting that the cached arrays come from."""
-    digest = hashlib.sha256(repr((_FORMAT, data.clip_percentiles, data.label_grid)).encode())
+def _digest(case: Case) -> str:
+    """SHA-256 of every byte that the cached arrays come from."""
+    digest = hashlib.sha256()
     for part in _contents([*case.images, case.label]):
         digest.update(part)
     return digest.hexdigest()
