@@ -11,9 +11,10 @@ import tempfile
 import textwrap
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import grain
 import jax
@@ -160,6 +161,16 @@ class Checkpoints:
         """
         with self._writable():
             self._manager.wait_until_finished()
+
+    def __enter__(self) -> Self:
+        """Nothing is to be done."""
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Let what is being saved become safe, whatever stops the training, before anything else is done."""
+        # What has stopped it may be that nothing can be saved.
+        with suppress(DataError) if error is not None else nullcontext():
+            self.wait()
 
     def close(self) -> None:
         """Wait, and save no more; errors are as of `wait`."""

@@ -1,6 +1,7 @@
 """What a person sees of a run while it lasts and after: progress bar, JSON lines, TensorBoard, a tracker."""
 
 import json
+import socket
 import time
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from tensorboardX import summary
-from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto import event_pb2
+from tensorboardX.record_writer import RecordWriter
 
 from ivdjax import files
 from ivdjax.training.trackers import Tracking
@@ -115,7 +116,8 @@ class _Board:
         folder.mkdir(parents=True, exist_ok=True)
         # TensorBoard reads files in the order of their names, which the clock that names them need not keep.
         number = len(list(folder.glob("events.*")))
-        self._writer, self._flushed = EventsWriter(str(folder / f"events.{number:04d}")), time.monotonic()
+        name = f"events.{number:04d}.out.tfevents.{int(time.time())}.{socket.gethostname()}"
+        self._writer, self._flushed = RecordWriter(str(folder / name)), time.monotonic()
         self._add(event_pb2.Event(step=step, file_version="brain.Event:2"))
         self._add(event_pb2.Event(step=step, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START)))
 
@@ -129,7 +131,7 @@ class _Board:
 
     def _add(self, event: event_pb2.Event) -> None:
         event.wall_time = time.time()
-        self._writer.write_event(event)
+        self._writer.write(event.SerializeToString())
         if time.monotonic() - self._flushed > _FLUSH_S:
             self._writer.flush()
             self._flushed = time.monotonic()

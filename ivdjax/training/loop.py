@@ -83,9 +83,8 @@ def train(
     # Loop.
     logbook = Logbook(folder, config.steps, step, config.batch_size * F, tracking, jax.process_index() == 0)
     steps = _Steps(experiment, members, cases, spread, iterator, per_call, call, checkpoints, logbook)
-    with logbook, preemption.deferred() as asked_to_stop:
+    with logbook, checkpoints, preemption.deferred() as asked_to_stop:
         states = _loop(steps, step, states, asked_to_stop)
-    checkpoints.wait()
     if experiment.predict.checkpoint == "best":
         states = spread.load(checkpoints.restore(checkpoints.best, spread.blank(_initial(experiment, members))))
     checkpoints.close()
@@ -127,7 +126,7 @@ def _loop(run: _Steps, step: int, states: list[State], asked_to_stop: Callable[[
         if last:
             return states
         if stop:
-            run.checkpoints.close()
+            run.checkpoints.wait()
             raise Preempted(f"stopped by SIGTERM; step {step} is saved and the same command goes on")
         # Calls begin where all log lines, scores and checkpoints fall; an interruption may have left off between.
         count = run.per_call if step % run.per_call == 0 else 1

@@ -66,7 +66,7 @@ def test_what_was_made_is_used_again_and_what_is_stale_made_anew(tree, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["image.npy", "label.npy", "case.json"])
-@pytest.mark.parametrize("spoil", [lambda _: None, lambda b: b[:90], lambda b: b[:-1], lambda b: b[:-1] + b"\x7e"])
+@pytest.mark.parametrize("spoil", [lambda _: None, lambda b: b[:90], lambda b: b[:-9], lambda b: b[:-9] + b"\x7e" * 9])
 def test_a_case_that_is_half_made_or_damaged_is_made_again(tree, tmp_path, name, spoil):
     whole = [np.asarray(part) for part in arrays(build(tree, tmp_path / "cache"))]
     (path,) = (tmp_path / "cache" / "01").glob(f"*/{name}")
