@@ -7,7 +7,8 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -128,7 +129,8 @@ def end(command: Callable[[], int], reword: Callable[[str], str] = str) -> None:
     for noisy, level in (("absl", logging.CRITICAL), ("orbax", logging.CRITICAL), ("jax", logging.ERROR)):
         logging.getLogger(noisy).setLevel(level)
     programs.keep()
-    before = signal.getsignal(signal.SIGTERM)
+    before, hook = signal.getsignal(signal.SIGTERM), sys.unraisablehook
+    sys.unraisablehook = partial(_unheard, hook)
     try:
         code = command()
     except (DataError, UsageError, Preempted) as error:
@@ -138,6 +140,13 @@ def end(command: Callable[[], int], reword: Callable[[str], str] = str) -> None:
         print("ivdjax: stopped; the same command goes on from where it can", file=sys.stderr)
         code = 130
     finally:
+        sys.unraisablehook = hook
         if before is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
     sys.exit(code)
+
+
+def _unheard(otherwise: Callable[[Any], object], told: Any) -> None:
+    """Pass over what threads of a failed save or restore say of each other; the failure itself is raised."""
+    if not (isinstance(told.exc_value, RuntimeError) and str(told.exc_value) == "Event loop is closed"):
+        otherwise(told)
