@@ -2,10 +2,13 @@
 
 import dataclasses
 import logging
+import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -116,17 +119,18 @@ def _join(told: _ExperimentCommand) -> None:
         distributed.start(told.distributed, told.processes, told.process)
     elif told.processes is not None or told.process is not None:
         raise UsageError("--processes and --process belong to --distributed HOST:PORT; pass all three or none")
-    else:
-        preemption.stop_on_sigterm()
+    preemption.stop_on_sigterm()
 
 
 def end(command: Callable[[], int], reword: Callable[[str], str] = str) -> None:
     """Exit with the command's code; bad data is one line on stderr and 1, wrong use one line and 2."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    # Their notes on every save would drown the run's own lines.
-    for noisy in ("absl", "orbax", "jax"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+    # Their notes on every save would drown the run's own lines; what fails is raised, too, and told once.
+    for noisy, level in (("absl", logging.CRITICAL), ("orbax", logging.CRITICAL), ("jax", logging.ERROR)):
+        logging.getLogger(noisy).setLevel(level)
     programs.keep()
+    before, hook = signal.getsignal(signal.SIGTERM), sys.unraisablehook
+    sys.unraisablehook = partial(_unheard, hook)
     try:
         code = command()
     except (DataError, UsageError, Preempted) as error:
@@ -135,4 +139,14 @@ def end(command: Callable[[], int], reword: Callable[[str], str] = str) -> None:
     except KeyboardInterrupt:
         print("ivdjax: stopped; the same command goes on from where it can", file=sys.stderr)
         code = 130
+    finally:
+        sys.unraisablehook = hook
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
     sys.exit(code)
+
+
+def _unheard(otherwise: Callable[[Any], object], told: Any) -> None:
+    """Pass over what threads of a failed save or restore say of each other; the failure itself is raised."""
+    if not (isinstance(told.exc_value, RuntimeError) and str(told.exc_value) == "Event loop is closed"):
+        otherwise(told)

@@ -3,7 +3,7 @@
 What is in the run's folder says what is done: a checkpoint of the last step, a mask a held-out case, the report.
 """
 
-import json
+import contextlib
 import logging
 import os
 import shutil
@@ -12,24 +12,18 @@ from pathlib import Path
 
 import jax
 
-from ivdjax import config, files, progress, trained
+from ivdjax import config, files, lock, progress, provenance, run_folder, trained
 from ivdjax.config import Experiment, Phantom
 from ivdjax.data import cache, dataset, nifti, phantom, splits
 from ivdjax.data.cache import CachedCase
 from ivdjax.data.dataset import Case
 from ivdjax.data.splits import Member
-from ivdjax.errors import UsageError
+from ivdjax.errors import DataError, UsageError
 from ivdjax.evaluation import calibration, evaluate, record, reliability, report
 from ivdjax.inference import predict, weights
-from ivdjax.training import distributed, loop, trackers, transfer
+from ivdjax.training import checkpoint, distributed, loop, trackers, transfer
 
 logger = logging.getLogger("ivdjax")
-
-# Settings that change how a run goes, but not what comes out of it.
-_FREE = (
-    *("data.threads ", "data.cache ", "data.residency "),
-    *("train.steps_per_call ", "train.parallel ", "train.tracker "),
-)
 
 
 def run(experiment: Experiment, drawn: Path | None = None) -> None:
@@ -42,36 +36,54 @@ def run(experiment: Experiment, drawn: Path | None = None) -> None:
         drawn: the experiment's phantom, drawn before; by default it is drawn into the run's folder.
 
     Raises:
-        UsageError: the run's folder is of another experiment, or settings do not fit the data.
-        DataError: a file cannot be used.
+        UsageError: the run's folder is of another experiment, another command works in it, or settings do not fit
+            the data.
+        DataError: a file cannot be read or written.
         Preempted: SIGTERM came; what is done is safe.
     """
-    folder, data = experiment.folder, experiment.data
     check(experiment)
+    try:
+        with contextlib.ExitStack() as until_done:
+            _run(experiment, drawn, until_done)
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or experiment.folder}: {error.strerror or error}; see to the disk, its room and its "
+            "permissions, and give the same command again"
+        ) from error
+
+
+def _run(experiment: Experiment, drawn: Path | None, until_done: contextlib.ExitStack) -> None:
+    folder, data = experiment.folder, experiment.data
     start_params = None
     if experiment.init_from is not None:
         source = trained.load(weights.find(experiment.init_from))
         start_params = transfer.adopt(source.only(), source.experiment, experiment)
     if data.root is not None and not (folder / "config.json").exists():
         _members(data.root, experiment)  # so that a folder is no run's where there is nothing to run on
-    distributed.first(lambda: _claim(folder, experiment))
+    distributed.first(lambda: run_folder.refuse_strange(folder, experiment))
     finished = folder / "report.html"
     if finished.exists():
         _say(f"Finished already: look at {finished} (scores in {folder / 'scores.json'}).")
         return
+    distributed.first(lambda: until_done.enter_context(run_folder.at_work(folder)))
+    distributed.first(lambda: run_folder.claim(folder, experiment))
     root = data.root if data.root is not None else folder / "phantom"
     if data.root is None:
         distributed.first(lambda: _link(root, drawn) if drawn is not None else draw_phantom(root, data.phantom))
     cases, members = _members(root, experiment)
-    distributed.first(lambda: _keep_splits(folder, cases, members))
+    distributed.first(lambda: run_folder.keep_splits(folder, cases, members))
     held_out = sorted({case for member in members for case in member.held_out})
     names = [cases[case].name for case in held_out]
     _say(_introduction(experiment, members, names))
     # The first process fills the cache, from which the others then read.
-    read = distributed.first(lambda: _read(cases, experiment)) or _read(cases, experiment)
+    first = distributed.first(lambda: _read(cases, experiment))
+    read = distributed.together(lambda: _read(cases, experiment) if first is None else first)
+    distributed.first(lambda: provenance.keep(folder, experiment, read, checkpoint.newest(folder)))
     with distributed.first(lambda: _tracking(experiment)) or trackers.NO_TRACKING as tracking:
-        networks = loop.train(experiment, members, read, folder, start_params, tracking)
-        _predict(trained.Trained(experiment, tuple(networks)), members, cases, held_out)
+        networks = trained.Trained(
+            experiment, tuple(loop.train(experiment, members, read, folder, start_params, tracking))
+        )
+        distributed.together(lambda: _predict(networks, members, cases, held_out))
         distributed.first(lambda: _score(experiment, root, cases, names, tracking))
 
 
@@ -88,7 +100,6 @@ def _predict(networks: trained.Trained, members: Sequence[Member], cases: Sequen
                 _count(found, networks.experiment)
                 found.write(out)
             advance(done, len(own))
-    distributed.wait("predicted")
 
 
 def _count(found: trained.Segmentation, experiment: Experiment) -> None:
@@ -197,28 +208,6 @@ def _with_members(cases: Sequence[Case], experiment: Experiment) -> tuple[list[C
     return cases, splits.members(cases, data, experiment.folds == "all", seeds)
 
 
-def _keep_splits(folder: Path, cases: Sequence[Case], members: Sequence[Member]) -> None:
-    """Write which cases each network learns from, or see that it is still the same: tables and folders may change."""
-    path = folder / "splits.json"
-    split = [
-        {
-            "seed": member.seed,
-            "learn": [cases[case].name for case in member.learn],
-            "learn_subjects": len({cases[case].subject for case in member.learn}),
-            "held_out": [cases[case].name for case in member.held_out],
-        }
-        for member in members
-    ]
-    text = json.dumps(split, indent=2) + "\n"
-    if not path.exists():
-        files.write_text(path, text)
-    elif path.read_text(encoding="utf-8") != text:
-        raise UsageError(
-            f"{folder}: holds a run with another split ({path.name}); its cases or a table have changed since: restore "
-            "them, or choose another folder with --run-dir"
-        )
-
-
 def check(experiment: Experiment) -> None:
     """Refuse settings that do not fit each other, before anything is written."""
     data, train, dixon = experiment.data, experiment.train, set(dataset.DIXON)
@@ -248,44 +237,6 @@ def check(experiment: Experiment) -> None:
         )
 
 
-def _claim(folder: Path, experiment: Experiment) -> None:
-    """Make the run's folder this experiment's, or refuse it if it is another's."""
-    if (folder / "config.json").exists():
-        refuse_another(folder, experiment)
-        return
-    if folder.is_dir() and any(folder.iterdir()):
-        raise UsageError(f"{folder}: is neither empty nor a run's folder; choose another with --run-dir")
-    files.write_json(folder / "config.json", _kept(experiment))
-
-
-def refuse_another(folder: Path, experiment: Experiment) -> None:
-    """Refuse the folder of a run of another experiment.
-
-    Raises:
-        UsageError: it is one.
-        DataError: its settings cannot be read.
-    """
-    # What changes how fast it goes, but not what comes out, is not part of what it is.
-    found = files.read_json(folder / "config.json")
-    changed = [line for line in config.differences(found, _kept(experiment)) if not line.startswith(_FREE)]
-    if changed:
-        raise UsageError(
-            f"{folder}: holds a run with other settings ({'; '.join(changed)}); choose another folder with --run-dir"
-        )
-
-
-def _kept(experiment: Experiment) -> dict:
-    """The settings of an experiment, as a run's folder keeps them."""
-    wanted = config.to_dict(experiment)
-    # Where the run lies is not part of what it is: a folder may be moved and then resumed. The scans and tables stay
-    # where they are, from wherever the path to them was given.
-    wanted["run_dir"] = None
-    for name in ("root", "subject_table", "fold_table"):
-        if wanted["data"][name] is not None:
-            wanted["data"][name] = str(Path(wanted["data"][name]).resolve())
-    return wanted
-
-
 def draw_phantom(folder: Path, size: Phantom) -> None:
     """Draw the phantom's cases, once; what a killed run left half drawn is drawn again.
 
@@ -296,7 +247,12 @@ def draw_phantom(folder: Path, size: Phantom) -> None:
         found = files.read_json(folder / dataset.PHANTOM_MARK)
         if changed := config.differences(found, config.to_dict(size)):
             raise UsageError(f"{folder}: holds another phantom ({'; '.join(changed)}); remove it to draw it again")
-    if not folder.exists():
+    if folder.exists():
+        return
+    # Another may be drawing it, as where two ablations share a folder.
+    with lock.held(folder.with_name(f".{folder.name}.lock"), f"{folder}: is being drawn", wait=True):
+        if folder.exists():
+            return
         partial = folder.with_name(f".partial-{folder.name}")
         shutil.rmtree(partial, ignore_errors=True)
         with progress.bar("drawing phantoms") as advance:
@@ -329,7 +285,7 @@ def write_report(folder: Path) -> Path:
     data = experiment.data
     pages = record.load_cases(record.read(folder))
     cases, members = _members(data.root if data.root is not None else folder / "phantom", experiment)
-    _keep_splits(folder, cases, members)
+    run_folder.keep_splits(folder, cases, members)
     held_out = sorted({case for member in members for case in member.held_out})
     names = ", ".join(cases[case].name for case in held_out)
     learnt = " or ".join(
@@ -345,6 +301,4 @@ def write_report(folder: Path) -> Path:
     source = "the digital phantom"
     if data.root is not None and not dataset.is_phantom(data.root):
         source = data.root.resolve().name
-    caption = f"Held-out cases {names} of {source}."
-    machine = {"devices": ", ".join(sorted({device.device_kind for device in jax.devices()}))}
-    return report.write_report(folder, pages, caption=caption, data=scans, machine=machine)
+    return report.write_report(folder, pages, caption=f"Held-out cases {names} of {source}.", data=scans)

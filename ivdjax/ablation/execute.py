@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from ivdjax import run
+from ivdjax import run, run_folder
 from ivdjax.ablation import figure, results, table
 from ivdjax.ablation.plan import Plan, Variant
 from ivdjax.ablation.submit import Cluster
@@ -48,7 +48,7 @@ def prepare(plan: Plan, chosen: Sequence[Variant]) -> None:
     """Refuse what cannot be run, before anything is, and draw the phantom that the variants share."""
     for variant in dict.fromkeys((*chosen, plan.base_variant)):
         if (variant.folder / "config.json").exists():
-            _named(variant, partial(run.refuse_another, variant.folder, variant.experiment))
+            _named(variant, partial(run_folder.refuse_another, variant.folder, variant.experiment))
     for variant in chosen:
         _named(variant, partial(run.check, variant.experiment))
         if variant.folder != variant.experiment.folder and not variant.finished:

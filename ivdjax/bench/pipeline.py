@@ -52,7 +52,7 @@ def _loops(measured: Sizes, cases: list[CachedCase]) -> dict[str, Callable[[], f
     packed = stacks.pack([c.image_ZxHxWxC for c in cases], [c.label_ZxHxW for c in cases], data.slices, data.window)
     volumes = spread.place_volumes(packed)
     host = pipeline.gathered(places, cases, data, share=share)
-    fixed = spread.place_batch(_together([next(host)]))
+    fixed = spread.place_batch(loop.together([next(host)]))
     key_F = spread.make(lambda: jnp.stack([jax.random.key(0)]))
     start = spread.make(partial(loop.initial_state, experiment, [0]))
 
@@ -76,7 +76,7 @@ def _loops(measured: Sizes, cases: list[CachedCase]) -> dict[str, Callable[[], f
 
     def shipped(iterator: Iterator[Batch], per_call: int) -> Iterator[Any]:
         while True:
-            yield spread.place_batch(_together([next(iterator) for _ in range(per_call)]))
+            yield spread.place_batch(loop.together([next(iterator) for _ in range(per_call)]))
 
     per_call = parallel.steps_per_call(experiment.train, on_host=False)
     per_call = per_call if steps % per_call == 0 else 1
@@ -138,9 +138,3 @@ def _cases(measured: Sizes, folder: Path) -> list[CachedCase]:
 
 def _members(cases: list[CachedCase]) -> list[Member]:
     return [Member(tuple(range(len(cases))), (), 0)]
-
-
-def _together(batches: list[Batch]) -> Batch:
-    if len(batches) == 1:
-        return {name: array[None] for name, array in batches[0].items()}
-    return {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}

@@ -15,8 +15,7 @@ from ivdjax.bench import floor, sizes
 from ivdjax.bench.sizes import Sizes
 from ivdjax.bench.timing import shortest
 from ivdjax.config import Experiment
-from ivdjax.training import optimizer
-from ivdjax.training import state as training_state
+from ivdjax.training import loop, optimizer
 from ivdjax.training.state import State
 from ivdjax.training.step import train_step
 
@@ -71,10 +70,8 @@ def compiled(experiment: Experiment, batch: dict[str, Any], start: State) -> Cal
 
 def initial_state(experiment: Experiment) -> State:
     """State before the first step."""
-    data = experiment.data
-    shape = (1, data.slices, *data.window, len(data.channels))
-    create = partial(training_state.create, experiment.model, _transform(experiment), shape)
-    return jax.jit(create)(jax.random.key(experiment.seed))
+    (state,) = jax.jit(lambda: loop.split_members(loop.initial_state(experiment, [experiment.seed])))()
+    return state
 
 
 def _transform(experiment: Experiment) -> optax.GradientTransformation:

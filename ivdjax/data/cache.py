@@ -1,11 +1,11 @@
-"""One normalised, memory-mapped array a case, made once; a fingerprint says when it is stale.
+"""One normalised array a case, made once, and read in parts; a fingerprint says what it was made of.
 
-A case's folder in the cache holds `image.npy` (Z,H,W,C) float16, `label.npy` (Z,H,W) uint8 and `case.json`. The last
-is written last, so a folder without it, or with another fingerprint in it, is made anew.
+The cache has a folder a case and in it one a fingerprint, which holds `image.npy` (Z,H,W,C) float16, `label.npy`
+(Z,H,W) uint8 and `case.json`. The last is written last and has the checksums of both, so what is half made or damaged
+is made anew. Runs whose settings or scans differ may share a cache: they have different folders there.
 """
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,19 +18,22 @@ from ivdjax import files
 from ivdjax.config import Data
 from ivdjax.data import dataset
 from ivdjax.data.dataset import Case
+from ivdjax.data.stored import Stored, checksum
 from ivdjax.errors import DataError
 
-_FORMAT = 1  # of the cache; raised when what is stored changes
+_FORMAT = 2  # of the cache; raised when what is stored changes
 
 
 @dataclass(frozen=True)
 class CachedCase:
-    """A case as the pipeline sees it; the arrays are memory-mapped and opened read-only."""
+    """A case as the pipeline sees it."""
 
     name: str
-    image_ZxHxWxC: np.ndarray
-    label_ZxHxW: np.ndarray
+    image_ZxHxWxC: np.ndarray | Stored
+    label_ZxHxW: np.ndarray | Stored
     spacing_mm: tuple[float, float, float]
+    digest: str = ""
+    """SHA-256 of the bytes of its scans and its mask."""
 
 
 def normalise(image_ZxHxWxC: np.ndarray, clip_percentiles: tuple[float, float]) -> np.ndarray:
@@ -53,48 +56,42 @@ def build(cases: Sequence[Case], data: Data, folder: Path) -> Iterator[CachedCas
 
 
 def _cached(case: Case, data: Data, folder: Path) -> CachedCase:
-    home, fingerprint = folder / case.name, _fingerprint(case, data)
-    found = _opened(case.name, home, fingerprint)
-    if found is None:
-        image_ZxHxWxC, label_ZxHxW, grid = dataset.load(case, label_grid=data.label_grid)
-        home.mkdir(parents=True, exist_ok=True)
-        stamp = home / "case.json"
-        stamp.unlink(missing_ok=True)
-        _save(home / "image.npy", normalise(image_ZxHxWxC, data.clip_percentiles).astype(np.float16))
-        _save(home / "label.npy", np.asarray(label_ZxHxW > 0, np.uint8))
-        files.write_json(stamp, {"fingerprint": fingerprint, "spacing_mm": grid.spacing_mm})
-        found = _opened(case.name, home, fingerprint)
-    if found is None:
-        raise DataError(f"{home}: cannot be read back; remove the folder and start again")
-    return found
+    digest = _digest(case)
+    made_by = repr((_FORMAT, data.clip_percentiles, data.label_grid, digest))
+    home = folder / case.name / hashlib.sha256(made_by.encode()).hexdigest()[:16]
+    found = _open(case.name, home, digest)
+    if found is not None:
+        return found
+    image_ZxHxWxC, label_ZxHxW, grid = dataset.load(case, label_grid=data.label_grid)
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "case.json").unlink(missing_ok=True)
+    image = normalise(image_ZxHxWxC, data.clip_percentiles).astype(np.float16)
+    label = np.asarray(label_ZxHxW > 0, np.uint8)
+    stored = Stored.write(home / "image.npy", image), Stored.write(home / "label.npy", label)
+    sums = [checksum(image), checksum(label)]
+    files.write_json(home / "case.json", {"spacing_mm": grid.spacing_mm, "crc32": sums})
+    return CachedCase(case.name, *stored, grid.spacing_mm, digest)
 
 
-def _opened(name: str, home: Path, fingerprint: str) -> CachedCase | None:
-    """What the cache has of a case; None where that is missing, stale or damaged."""
+def _open(name: str, home: Path, digest: str) -> CachedCase | None:
+    """What is in a case's folder; None where it is not there whole."""
+    stamp = home / "case.json"
+    if not stamp.exists():
+        return None
     try:
-        stamp = json.loads((home / "case.json").read_bytes())
-        if stamp["fingerprint"] != fingerprint:
+        told = files.read_json(stamp)
+        image, label = Stored(home / "image.npy"), Stored(home / "label.npy")
+        if told["crc32"] != [checksum(image), checksum(label)]:
             return None
-        image_ZxHxWxC, label_ZxHxW = (
-            np.load(home / f"{kind}.npy", mmap_mode="r", allow_pickle=False) for kind in ("image", "label")
-        )
-        z_mm, h_mm, w_mm = (float(mm) for mm in stamp["spacing_mm"])
-    except (OSError, EOFError, ValueError, KeyError, TypeError, OverflowError, RecursionError, TokenError):
+        z_mm, h_mm, w_mm = (float(mm) for mm in told["spacing_mm"])
+        return CachedCase(name, image, label, (z_mm, h_mm, w_mm), digest)
+    except (DataError, OSError, EOFError, ValueError, KeyError, TypeError, OverflowError, RecursionError, TokenError):
         return None
-    sound = image_ZxHxWxC.dtype == np.float16 and label_ZxHxW.dtype == np.uint8
-    if not sound or image_ZxHxWxC.ndim != 4 or image_ZxHxWxC.shape[:3] != label_ZxHxW.shape:
-        return None
-    return CachedCase(name, image_ZxHxWxC, label_ZxHxW, (z_mm, h_mm, w_mm))
 
 
-def _save(path: Path, array: np.ndarray) -> None:
-    with files.replacing(path) as partial, partial.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
-
-
-def _fingerprint(case: Case, data: Data) -> str:
-    """Hash of every byte and every setting that the cached arrays come from."""
-    digest = hashlib.sha256(repr((_FORMAT, data.clip_percentiles, data.label_grid)).encode())
+def _digest(case: Case) -> str:
+    """SHA-256 of every byte that the cached arrays come from."""
+    digest = hashlib.sha256()
     for part in _contents([*case.images, dataset.label_path(case)]):
         digest.update(part)
     return digest.hexdigest()

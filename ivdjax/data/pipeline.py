@@ -153,7 +153,7 @@ def places(cases: Sequence[CachedCase], members: Sequence[Member], data: Data, b
         batch_size: B of one network, over all processes.
     """
     shapes_Px3 = np.array([case.label_ZxHxW.shape for case in cases])
-    voxels = [np.argwhere(case.label_ZxHxW).astype(np.int32) for case in cases]
+    voxels = [np.argwhere(np.asarray(case.label_ZxHxW)).astype(np.int32) for case in cases]
     voxels_Mx3, first_P = np.concatenate(voxels), np.cumsum([0, *map(len, voxels)])
     every = []
     for member in members:
@@ -182,7 +182,7 @@ def resident(step_places: grain.MapDataset, share: Share = WHOLE) -> grain.Datas
 def gathered(
     step_places: grain.MapDataset, cases: Sequence[CachedCase], data: Data, L: int = 1, share: Share = WHOLE
 ) -> grain.DatasetIterator[Batch]:
-    """Endless batches of stacks that this process cuts from its memory-mapped arrays, ahead of their use."""
+    """Endless batches of stacks that this process cuts from its files, ahead of their use."""
     options = grain.ReadOptions(num_threads=data.threads, prefetch_buffer_size=data.threads + 2)
     return iter(step_places.map(Gather(tuple(cases), data.slices, L, data.window, share)).to_iter_dataset(options))
 

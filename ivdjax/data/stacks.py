@@ -2,7 +2,7 @@
 
 A stack is K neighbouring sagittal slices of one case, all cut to the same window; its centre slice is the one that is
 segmented. Slices beyond the ends of a volume, and rows and columns beyond its borders, repeat the nearest one. The
-host copies runs of memory from memory-mapped arrays and repeats the border afterwards; the accelerator takes a block
+host copies parts of arrays, in memory or in files, and repeats the border afterwards; the accelerator takes a block
 out of volumes to which the border has been added before.
 """
 
@@ -14,10 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from ivdjax.data.stored import Stored
+
 Array = Any  # numpy's or jax's
 
 
-def copy(volume_ZxHxWxC: np.ndarray, centre: int, corner: Sequence[int], out_KxHxWxC: np.ndarray) -> None:
+def copy(volume_ZxHxWxC: np.ndarray | Stored, centre: int, corner: Sequence[int], out_KxHxWxC: np.ndarray) -> None:
     """Copy one stack from a volume on the host into memory that is there already.
 
     Args:
@@ -57,7 +59,7 @@ class Volumes:
     """Rows and columns before the first of a case."""
 
 
-def packed_shape(shapes_ZxHxW: Sequence[tuple[int, int, int]], K: int, window: tuple[int, int]) -> tuple[int, int, int]:
+def packed_shape(shapes_ZxHxW: Sequence[tuple[int, ...]], K: int, window: tuple[int, int]) -> tuple[int, int, int]:
     """Slices, rows and columns that each case has among `Volumes`."""
     Z = max(shape[0] for shape in shapes_ZxHxW) + K - 1
     margin = _margin(shapes_ZxHxW, window)
@@ -66,7 +68,10 @@ def packed_shape(shapes_ZxHxW: Sequence[tuple[int, int, int]], K: int, window: t
 
 
 def pack(
-    images_ZxHxWxC: Sequence[np.ndarray], labels_ZxHxW: Sequence[np.ndarray], K: int, window: tuple[int, int]
+    images_ZxHxWxC: Sequence[np.ndarray | Stored],
+    labels_ZxHxW: Sequence[np.ndarray | Stored],
+    K: int,
+    window: tuple[int, int],
 ) -> Volumes:
     """Bring cases of any sizes into arrays of one size, on the host, for stacks of K slices of a window."""
     shapes = [label_ZxHxW.shape for label_ZxHxW in labels_ZxHxW]
@@ -81,7 +86,7 @@ def pack(
     return Volumes(image, label, (top, left))
 
 
-def _margin(shapes_ZxHxW: Sequence[tuple[int, int, int]], window: tuple[int, int]) -> tuple[int, int]:
+def _margin(shapes_ZxHxW: Sequence[tuple[int, ...]], window: tuple[int, int]) -> tuple[int, int]:
     # A window larger than a slice may lie this far before it.
     rows, columns = (max(0, *(window[i] - shape[i + 1] for shape in shapes_ZxHxW)) for i in range(2))
     return rows, columns

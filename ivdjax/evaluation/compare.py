@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ivdjax.errors import DataError
-from ivdjax.evaluation import compare_tables, match, page, record, viewer
+from ivdjax.evaluation import compare_tables, match, origins, page, record, viewer
 from ivdjax.evaluation.curves import Line, line_chart
 from ivdjax.evaluation.match import Matched
 from ivdjax.evaluation.page import METRICS
@@ -64,6 +64,8 @@ def _notices(matched: Matched, trouble: str) -> str:
     if matched.left_out:
         cases = ", ".join(map(html.escape, matched.left_out))
         notices.append(f"<b>Left out,</b> since not all runs were scored on them: {cases}.")
+    if differing := origins.other_data(matched):
+        notices.append(differing)
     if trouble:
         notices.append(f"<b>Without slices:</b> {html.escape(trouble)}")
     return "".join(page.notice(notice) for notice in notices)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ivdjax.errors import DataError
-from ivdjax.evaluation import discs, pictures, record
+from ivdjax.evaluation import discs, pictures
 from ivdjax.evaluation.record import Record
 from ivdjax.files import write_text
 
@@ -169,13 +169,13 @@ def duration(seconds: float) -> str:
 
 def facts(run: Record) -> dict[str, Any]:
     """A run in a few words, by name: which scans, how long, and so on."""
-    cases, known = run.scores["cases"], record.fingerprint(run)
+    cases, known = run.scores["cases"], run.data_sha256
     return {
         "seed": run.config.get("seed"),
         "scans": "the digital phantom" if run.on_phantom else Path(str(run.config["data"]["root"])).name,
         "cases held out": len(cases),
         **({"their subjects": len({case["subject"] for case in cases})} if "subject" in cases[0] else {}),
-        **({"their fingerprint": known} if known else {}),
+        **({"hash of all scans and masks": known[:16]} if known else {}),
         **({"training steps": run.log[-1]["step"]} if run.log else {}),
         **({"training took": duration(run.training_s)} if run.training_s is not None else {}),
         "scored by": f"ivdjax {run.scores['ivdjax']}",

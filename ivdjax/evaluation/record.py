@@ -1,7 +1,6 @@
 """What a finished run's folder holds, read back for the pages about it."""
 
 import csv
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +22,8 @@ MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError
 
 # Where a run whose masks were worked on keeps them and their scores as they were before.
 RAW = "raw"
+# What it was made with and of; `ivdjax.provenance` says what is in there.
+PROVENANCE = "provenance.json"
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,9 @@ class Record:
     raw_scores: Mapping[str, Any] | None = None
     """`raw/scores.json`: the scores before rules took anything out of the masks; None where there are no rules."""
 
+    provenance: Mapping[str, Any] | None = None
+    """`provenance.json`: what it was made with and of, where it tells."""
+
     @property
     def title(self) -> str:
         """Name of the experiment, or of the folder where it has none."""
@@ -73,6 +77,16 @@ class Record:
         if not isinstance(data, dict):
             return False
         return data.get("root") is None or dataset.is_phantom(Path(str(data["root"])))
+
+    @property
+    def data_sha256(self) -> str | None:
+        """Hash of the bytes of all scans and masks that the run learnt from or held out; None where it tells none."""
+        return None if self.provenance is None else str(self.provenance["data"]["sha256"])
+
+    @property
+    def starts(self) -> Sequence[Mapping[str, Any]]:
+        """Each time its training began or went on: at which step, when, with what and where."""
+        return () if self.provenance is None else self.provenance["starts"]
 
     @property
     def worst_first(self) -> list[Mapping[str, Any]]:
@@ -99,7 +113,7 @@ def read(folder: Path) -> Record:
     cases = scores.get("cases")
     if not isinstance(cases, list) or not cases or not all(isinstance(c, dict) and "case" in c for c in cases):
         raise DataError(f"{folder / 'scores.json'}: does not name its cases; evaluate the run again")
-    raw = folder / RAW / "scores.json"
+    raw, told = folder / RAW / "scores.json", folder / PROVENANCE
     return Record(
         folder,
         config,
@@ -107,6 +121,7 @@ def read(folder: Path) -> Record:
         _read_discs(folder / "scores.csv"),
         logbook.read(folder / "log.jsonl"),
         read_json(raw) if raw.exists() else None,
+        read_json(told) if told.exists() else None,
     )
 
 
@@ -146,23 +161,6 @@ def read_prediction(run: Record, case: str) -> np.ndarray:
     """
     paths.check_name(case, run.folder / "scores.json")
     return nifti.read_label(run.folder / "predictions" / f"{case}.nii.gz").array
-
-
-def fingerprint(record: Record) -> str | None:
-    """One number for every byte of the held-out scans and masks; None where their cache is gone.
-
-    It is the SHA-256 of the names of the cases and of the fingerprints in the cache, sixteen digits of it.
-    """
-    data = record.config.get("data")
-    named = data.get("cache") if isinstance(data, dict) else None
-    cache = Path(named) if isinstance(named, str) else record.folder / "cache"
-    digest = hashlib.sha256()
-    for name in sorted(str(case["case"]) for case in record.scores["cases"]):
-        stamp = cache / name / "case.json"
-        if paths.fault(name) or not stamp.is_file():
-            return None
-        digest.update(f"{name} {read_json(stamp).get('fingerprint')}\n".encode())
-    return digest.hexdigest()[:16]
 
 
 def _read_discs(path: Path) -> list[DiscScore]:

@@ -1,17 +1,14 @@
 """One page about a run, `report.html`: what came out, disc by disc and slice by slice, and what was run."""
 
 import html
-import os
-import platform
 from collections.abc import Callable, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ivdjax.errors import DataError
-from ivdjax.evaluation import agreement, charts, page, record, reliability, reliability_page, viewer
+from ivdjax.evaluation import agreement, charts, origins, page, record, reliability, reliability_page, viewer
 from ivdjax.evaluation.challenge import DiscScore
 from ivdjax.evaluation.charts import Box, Dot
 from ivdjax.evaluation.curves import Line, line_chart
@@ -21,8 +18,6 @@ from ivdjax.evaluation.record import Record, ReportCase
 
 __all__ = ["ReportCase", "write_report"]
 
-PACKAGES = ("ivdjax", "jax", "flax", "optax", "numpy", "scipy", "nibabel", "surface-distance", "pillow")
-
 
 def write_report(
     run_dir: Path,
@@ -30,7 +25,6 @@ def write_report(
     *,
     caption: str = "",
     data: Mapping[str, Any] | None = None,
-    machine: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write `report.html` into a run's folder from its `config.json`, `scores.csv`, `scores.json` and `log.jsonl`.
 
@@ -42,7 +36,6 @@ def write_report(
       cases: the cases to show; may be empty.
       caption: a sentence below the title, e.g. whose scans these are and how they were split.
       data: what else to tell of the scans, by name, e.g. how many were learned from.
-      machine: what else to tell of where it ran, by name, e.g. the accelerators.
 
     Returns:
       The path of the page.
@@ -63,7 +56,7 @@ def write_report(
             reliability_page.section(reliability.read(run.folder)),
             _measures(run, cases),
             _training(run),
-            _settings(run, data or {}, machine or {}),
+            _settings(run, data or {}),
             page.section("How it was measured", page.card("conventions", run.scores["conventions"])),
         ]
     except record.MALFORMED as error:
@@ -85,6 +78,8 @@ def _notices(run: Record) -> str:
     if run.scores["warnings"]:
         lines = "".join(f"<li>{html.escape(line)}</li>" for line in run.scores["warnings"])
         notices.append(f"<b>To know before reading on</b><ul>{lines}</ul>")
+    if elsewhere := origins.resumed_elsewhere(run):
+        notices.append(elsewhere)
     return "".join(page.notice(notice) for notice in notices)
 
 
@@ -299,7 +294,7 @@ def _training(run: Record) -> str:
     return page.section("Training", f'<div class="charts">{drawn}</div>', f"{told}.")
 
 
-def _settings(run: Record, data: Mapping[str, Any], machine: Mapping[str, Any]) -> str:
+def _settings(run: Record, data: Mapping[str, Any]) -> str:
     config = run.config
     told = {**page.facts(run), **data}
     plain = {key: value for key, value in config.items() if not isinstance(value, dict)}
@@ -309,15 +304,6 @@ def _settings(run: Record, data: Mapping[str, Any], machine: Mapping[str, Any]) 
     cards = [
         page.card("this run", told),
         *(page.card(name, values) for name, values in {"experiment": plain, **groups}.items() if values),
-        page.card("versions, as this page was written", _versions()),
-        page.card("machine, as this page was written", _machine(machine)),
+        *origins.cards(run),
     ]
     return page.section("What was run", f'<div class="groups">{"".join(cards)}</div>')
-
-
-def _versions() -> dict[str, str]:
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}}
-
-
-def _machine(machine: Mapping[str, Any]) -> dict[str, Any]:
-    return {"system": platform.platform(terse=True), "cpu cores": os.cpu_count(), **machine}

@@ -11,9 +11,11 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from ivdjax.errors import DataError, UsageError
+from ivdjax.errors import DataError, Preempted, UsageError
+from ivdjax.training import preemption
 
 _LONGEST = 2000  # bytes of a message that travels between processes
+_KINDS: dict[str, tuple[type, ...]] = {"data": (DataError, OSError), "preempted": (Preempted,)}
 
 
 def start(where: str, processes: int | None = None, process: int | None = None) -> None:
@@ -51,31 +53,36 @@ def first(work: Callable[[], Any]) -> Any:
     Returns:
         What `work` returned on the first process, None on the others.
     """
+    return together(work if jax.process_index() == 0 else lambda: None)
+
+
+def together(work: Callable[[], Any]) -> Any:
+    """Let every process do something, wait for all, and fail in all if one fails or is told to stop.
+
+    Returns:
+        What `work` returned on this process.
+    """
     if jax.process_count() == 1:
         return work()
     done, failure = None, None
-    if jax.process_index() == 0:
-        try:
+    try:
+        with preemption.raised():
             done = work()
-        except Exception as error:  # told to the others, and raised again below
-            failure = error
+    except (Exception, Preempted) as error:  # told to the others, and raised again below
+        failure = error
     told = b""
     if failure is not None:
-        told = f"{'data' if isinstance(failure, DataError) else 'other'} {failure}".encode()[:_LONGEST]
+        kind = next((name for name, types in _KINDS.items() if isinstance(failure, types)), "usage")
+        told = f"{kind} {failure}".encode()[:_LONGEST]
     padded = np.frombuffer(told.ljust(_LONGEST, b"\0"), np.uint8)
-    told = bytes(np.asarray(multihost_utils.broadcast_one_to_all(padded))).rstrip(b"\0")
+    every = np.asarray(multihost_utils.process_allgather(padded)).reshape(jax.process_count(), _LONGEST)
     if failure is not None:
         raise failure
-    if told:
-        kind, _, message = told.decode(errors="replace").partition(" ")
-        raise (DataError if kind == "data" else UsageError)(message)
+    for told in (bytes(row).rstrip(b"\0") for row in every):
+        if told:
+            kind, _, message = told.decode(errors="replace").partition(" ")
+            raise {"data": DataError, "preempted": Preempted}.get(kind, UsageError)(message)
     return done
-
-
-def wait(name: str) -> None:
-    """Wait until every process has come here."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
 
 
 def add_up(values: np.ndarray) -> np.ndarray:

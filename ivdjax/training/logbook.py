@@ -1,17 +1,23 @@
 """What a person sees of a run while it lasts and after: progress bar, JSON lines, TensorBoard, a tracker."""
 
 import json
+import socket
 import time
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
+from tensorboardX.proto import event_pb2
+from tensorboardX.record_writer import RecordWriter
 
 from ivdjax import files
 from ivdjax.training.trackers import Tracking
+
+_FLUSH_S = 15  # how old TensorBoard's events may become before they are in the file
 
 
 class Logbook:
@@ -34,7 +40,7 @@ class Logbook:
         kept = [row for row in read(self._path) if row["step"] <= start]
         files.write_text(self._path, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = self._path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1, max_queue=100)
+        self._board = _Board(folder / "tensorboard", start + 1)
         # Time counts what training took, not the pauses between a run's pieces.
         self._began = time.monotonic() - max((row["time_s"] for row in kept), default=0.0)
         self._mark = (start, time.monotonic())
@@ -62,8 +68,10 @@ class Logbook:
         """Close everything; what was written stays."""
         if self._active:
             self._bar.stop()
-            self._file.close()
-            self._board.close()
+            for book in (self._file, self._board):
+                # Where a full disk has stopped the run, closing meets it once more.
+                with suppress(OSError) if error is not None else nullcontext():
+                    book.close()
 
     def advance(self, step: int) -> None:
         """Move the bar to `step`."""
@@ -96,8 +104,37 @@ class Logbook:
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
         for name, value in metrics.items():
-            self._board.add_scalar(f"{kind}/{name}", value, step)
+            self._board.scalar(f"{kind}/{name}", value, step)
         self._tracking.log(step, {f"{kind}/{name}": value for name, value in metrics.items()})
+
+
+class _Board:
+    """TensorBoard events, written at once: a thread that wrote them could die of a full disk, and nobody would know."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        """Open a file of events from `step` on; those that other files have of it and after it are void."""
+        folder.mkdir(parents=True, exist_ok=True)
+        # TensorBoard reads files in the order of their names, which the clock that names them need not keep.
+        number = len(list(folder.glob("events.*")))
+        name = f"events.{number:04d}.out.tfevents.{int(time.time())}.{socket.gethostname()}"
+        self._writer, self._flushed = RecordWriter(str(folder / name)), time.monotonic()
+        self._add(event_pb2.Event(step=step, file_version="brain.Event:2"))
+        self._add(event_pb2.Event(step=step, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START)))
+
+    def scalar(self, name: str, value: float, step: int) -> None:
+        """Write a number."""
+        self._add(event_pb2.Event(step=step, summary=summary.scalar(name, value)))
+
+    def close(self) -> None:
+        """Write no more."""
+        self._writer.close()
+
+    def _add(self, event: event_pb2.Event) -> None:
+        event.wall_time = time.time()
+        self._writer.write(event.SerializeToString())
+        if time.monotonic() - self._flushed > _FLUSH_S:
+            self._writer.flush()
+            self._flushed = time.monotonic()
 
 
 def read(path: Path) -> list[dict]:

@@ -1,6 +1,7 @@
 """The training loop, top to bottom: devices, data, state, restore, loop."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -57,66 +58,86 @@ def train(
         The mean weights of each network, of the checkpoint that `experiment.predict` names, as NumPy arrays.
 
     Raises:
-        DataError: a checkpoint cannot be read.
+        DataError: no checkpoint that is there is sound, one cannot be saved, or a file of a case cannot be read.
         UsageError: the batch does not fit the devices.
         Preempted: SIGTERM came; a checkpoint was saved.
     """
-    config, data, F = experiment.train, experiment.data, len(members)
+    config, F = experiment.train, len(members)
 
-    # Devices.
+    # Devices and data.
     spread = parallel.spread(config, F)
-
-    # Data.
     volumes, iterator = _data(experiment, members, cases, spread)
-    per_call = parallel.steps_per_call(config, on_host=volumes is None and not data.fresh.per_step)
+    per_call = parallel.steps_per_call(config, on_host=volumes is None and not experiment.data.fresh.per_step)
 
-    # State.
-    transform = optimizer.create(experiment.optimizer, config.steps)
+    # A call: steps of all networks.
     keys = spread.make(partial(_keys, members))
-    step_fn = spread.compile(partial(train_step, experiment, transform))
+    step_fn = spread.compile(partial(train_step, experiment, optimizer.create(experiment.optimizer, config.steps)))
 
-    # Restore.
+    def call(states: list[State], batches: list[Batch]) -> tuple[list[State], list[Metrics]]:
+        return step_fn(states, batches, volumes, keys)
+
+    # State: the newest checkpoint's, or a new one.
     checkpoints = Checkpoints(folder / "checkpoints")
     step, states = _start(experiment, members, spread, checkpoints, iterator, start_params)
-    start = step
 
-    # Loop: score, save, next batches, steps. The last step is scored and saved, too.
-    recent: list[list[Metrics]] = []
-    active = jax.process_index() == 0
-    logbook = Logbook(folder, config.steps, start, config.batch_size * F, tracking, active)
-    with logbook, preemption.deferred() as asked_to_stop:
-        while True:
-            last, fresh = step == config.steps, step > start
-            if recent and (last or step % config.log_every == 0):
-                logbook.train(step, _means([spread.whole(metrics) for metrics in recent]))
-                recent = []
-            score = None
-            if config.validate_every and fresh and (last or step % config.validate_every == 0):
-                score = volume_dice(experiment, spread.whole(_mean_params(states)), members, cases)
-                if score is not None:
-                    logbook.validation(step, {"dice": score})
-            stop = asked_to_stop(step)
-            if fresh and (last or stop or step % config.checkpoint_every == 0 or score is not None):
-                checkpoints.save(step, spread.saved(_without_pool(states)), iterator, score)
-            if last:
-                break
-            if stop:
-                checkpoints.close()
-                raise Preempted(f"stopped by SIGTERM; step {step} is saved and the same command goes on")
-            # Calls begin where all log lines, scores and checkpoints fall; an interruption may have left off between.
-            count = per_call if step % per_call == 0 else 1
-            batches = spread.place_batch(_stack([next(iterator) for _ in range(count)]))
-            states, metrics = step_fn(states, batches, volumes, keys)
-            recent.append(metrics)
-            step += count
-            logbook.advance(step)
-            # The host stays two calls ahead of the devices: they never wait, and batches do not pile up.
-            jax.block_until_ready(recent[-3:-2])
+    # Loop.
+    logbook = Logbook(folder, config.steps, step, config.batch_size * F, tracking, jax.process_index() == 0)
+    steps = _Steps(experiment, members, cases, spread, iterator, per_call, call, checkpoints, logbook)
+    with logbook, checkpoints, preemption.deferred() as asked_to_stop:
+        states = _loop(steps, step, states, asked_to_stop)
     if experiment.predict.checkpoint == "best":
-        checkpoints.wait()
-        states = spread.load(checkpoints.restore(checkpoints.best, spread.blank(_initial(experiment, members))))
+        best = checkpoints.best or config.steps  # none was scored
+        states = spread.load(checkpoints.restore(best, spread.blank(_initial(experiment, members))))
     checkpoints.close()
     return split_members(jax.device_get(spread.whole(_mean_params(states))))
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """What all steps of a training share."""
+
+    experiment: Experiment
+    members: Sequence[Member]
+    cases: Sequence[CachedCase]
+    spread: parallel.Spread
+    iterator: grain.DatasetIterator[Batch]
+    per_call: int
+    call: Callable[[list[State], list[Batch]], tuple[list[State], list[Metrics]]]
+    checkpoints: Checkpoints
+    logbook: Logbook
+
+
+def _loop(run: _Steps, step: int, states: list[State], asked_to_stop: Callable[[int], bool]) -> list[State]:
+    """Go on after `step` to the last one: score, save, next batches, steps. The last is scored and saved, too."""
+    config, start = run.experiment.train, step
+    recent: list[list[Metrics]] = []
+    while True:
+        last, fresh = step == config.steps, step > start
+        if recent and (last or step % config.log_every == 0):
+            run.logbook.train(step, _means([run.spread.whole(metrics) for metrics in recent]))
+            recent = []
+        score = None
+        if config.validate_every and fresh and (last or step % config.validate_every == 0):
+            score = volume_dice(run.experiment, run.spread.whole(_mean_params(states)), run.members, run.cases)
+            if score is not None:
+                run.logbook.validation(step, {"dice": score})
+        stop = asked_to_stop(step)
+        if fresh and (last or stop or step % config.checkpoint_every == 0 or score is not None):
+            run.checkpoints.save(step, run.spread.saved(_without_pool(states)), run.iterator, score)
+        if last:
+            return states
+        if stop:
+            run.checkpoints.wait()
+            raise Preempted(f"stopped by SIGTERM; step {step} is saved and the same command goes on")
+        # Calls begin where all log lines, scores and checkpoints fall; an interruption may have left off between.
+        count = run.per_call if step % run.per_call == 0 else 1
+        batches = run.spread.place_batch(together([next(run.iterator) for _ in range(count)]))
+        states, metrics = run.call(states, batches)
+        recent.append(metrics)
+        step += count
+        run.logbook.advance(step)
+        # The host stays two calls ahead of the devices: they never wait, and batches do not pile up.
+        jax.block_until_ready(recent[-3:-2])
 
 
 def initial_state(experiment: Experiment, seeds: Sequence[int]) -> State:
@@ -188,24 +209,25 @@ def _start(
     start_params: Params | None,
 ) -> tuple[int, list[State]]:
     """Step and states, round by round, that training goes on from; the iterator is moved there."""
-    initial, step = _initial(experiment, members), checkpoints.latest or 0
-    if step:
-        states = spread.load(checkpoints.restore(step, spread.blank(initial), iterator))
+    initial = _initial(experiment, members)
+    found = checkpoints.resume(spread.blank(initial), iterator)
+    if found is not None:
+        step, states = found[0], spread.load(found[1])
     else:
-        states = spread.make(initial)
+        step, states = 0, spread.make(initial)
         if start_params is not None:
             for_all = partial(jax.tree.map, lambda leaf: jnp.broadcast_to(leaf, (len(members), *leaf.shape)))
             # Made twice: the step gives its state's memory away, which it cannot do with one array twice.
             starts = zip(*(spread.make(for_all, start_params) for _ in range(2)), strict=True)
             states = [
-                state.replace(params=params, mean_params=mean_params)
+                replace(state, params=params, mean_params=mean_params)
                 for state, (params, mean_params) in zip(states, starts, strict=True)
             ]
     if experiment.data.fresh.per_step:
         # The step is an argument, so that a run that goes on finds the program compiled.
         draw = partial(pool.create, data=experiment.data)
         pools = spread.make(lambda at: jax.lax.map(partial(draw, step=at), _keys(members)), np.int32(step))
-        states = [state.replace(pool=own) for state, own in zip(states, pools, strict=True)]
+        states = [replace(state, pool=own) for state, own in zip(states, pools, strict=True)]
     return step, states
 
 
@@ -214,7 +236,7 @@ def _mean_params(states: Sequence[State]) -> list[Params]:
 
 
 def _without_pool(states: Sequence[State]) -> list[State]:
-    return [state.replace(pool=None) for state in states]
+    return [replace(state, pool=None) for state in states]
 
 
 def _initial(experiment: Experiment, members: Sequence[Member]) -> Callable[[], State]:
@@ -225,7 +247,8 @@ def _keys(members: Sequence[Member]) -> jax.Array:
     return jnp.stack([jax.random.key(member.seed) for member in members])
 
 
-def _stack(batches: list[Batch]) -> Batch:
+def together(batches: list[Batch]) -> Batch:
+    """Batches of as many steps as one call makes, on a new first axis S."""
     if len(batches) == 1:
         return {name: array[None] for name, array in batches[0].items()}
     return {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}

@@ -2,8 +2,14 @@
 
 What a run has done so far is in its folder and complete, so that stopping is safe everywhere. The exit code is 75, the
 EX_TEMPFAIL of sysexits.h: the same command, given again, goes on.
+
+One of several processes that stopped by itself would leave the others waiting for it. There SIGTERM stops what a
+process does by itself, and the others hear of it when they next meet (`distributed.together`); a training that they do
+together is jax's own business, whose processes agree on a step.
 """
 
+import ctypes
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -16,15 +22,79 @@ from jax.experimental import multihost_utils
 from ivdjax.errors import Preempted
 
 
+class _Several:
+    """How one of several processes takes SIGTERM."""
+
+    def __init__(self) -> None:
+        self._asked, self._alone = False, False
+        # jax.distributed has a handler of its own, in C, that tells the other processes; Python does not know of it.
+        self._libc_signal = ctypes.CDLL(None).signal
+        self._libc_signal.argtypes, self._libc_signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
+        self._of_jax = self._libc_signal(signal.SIGTERM, None)
+        self._listen()
+
+    def _listen(self) -> None:
+        signal.signal(signal.SIGTERM, self._take)
+
+    def _take(self, _signal: int, _frame: FrameType | None) -> None:
+        self._asked = True
+        if self._alone:
+            self._alone = False
+            raise _stopped()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """What this process does by itself: SIGTERM stops it, now or if it came before."""
+        self._alone = True
+        try:
+            if self._asked:
+                raise _stopped()
+            yield
+        finally:
+            self._alone = False
+
+    @contextmanager
+    def of_jax(self) -> Iterator[None]:
+        """What all do together, step by step: SIGTERM is for jax, even if it came before."""
+        self._libc_signal(signal.SIGTERM, self._of_jax)
+        if self._asked:
+            os.kill(os.getpid(), signal.SIGTERM)
+        try:
+            yield
+        finally:
+            self._listen()
+
+
+_several: _Several | None = None
+
+
 def stop_on_sigterm() -> None:
-    """From now on SIGTERM raises `Preempted` in this process, wherever it is."""
-    signal.signal(signal.SIGTERM, _stop)
+    """From now on SIGTERM raises `Preempted` in this process, wherever it is, or of several where it can."""
+    global _several
+    if jax.distributed.is_initialized() and jax.process_count() > 1:
+        _several = _Several()
+    else:
+        signal.signal(signal.SIGTERM, _stop)
 
 
 def _stop(_signal: int, _frame: FrameType | None) -> None:
     # Some schedulers ask twice; stopping takes a moment and is not to be stopped.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise Preempted("stopped by SIGTERM; the same command goes on")
+    raise _stopped()
+
+
+def _stopped() -> Preempted:
+    return Preempted("stopped by SIGTERM; the same command goes on")
+
+
+@contextmanager
+def raised() -> Iterator[None]:
+    """Of several processes, let SIGTERM raise `Preempted` in this one within; the others must be told."""
+    if _several is None:
+        yield
+    else:
+        with _several.alone():
+            yield
 
 
 @contextmanager
@@ -35,8 +105,11 @@ def deferred() -> Iterator[Callable[[int], bool]]:
     function must then be called by all, for the same steps.
     """
     if jax.process_count() > 1:
-        # jax.distributed has a handler of its own that tells the other processes.
-        yield multihost_utils.reached_preemption_sync_point
+        if _several is None:
+            yield multihost_utils.reached_preemption_sync_point
+        else:
+            with _several.of_jax():
+                yield multihost_utils.reached_preemption_sync_point
         return
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():

@@ -47,15 +47,8 @@ def train_step(
         The state after the step, and metrics averaged over the batch's samples.
     """
     keys_B = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, state.step), batch["sample"])
-    phantoms, L = state.pool, labelled_slices(experiment.model, experiment.data.slices)
-    if phantoms is not None:
-        phantoms = pool.renew(phantoms, key, state.step, experiment.data)
-        stack_BxKxHxWxC, label_BxLxHxW = jax.vmap(partial(_image, experiment, phantoms, L))(keys_B)
-    elif volumes is not None:
-        cut = partial(stacks.take, volumes, K=experiment.data.slices, window=experiment.data.window, L=L)
-        stack_BxKxHxWxC, label_BxLxHxW = jax.vmap(cut)(batch["place"])
-    else:
-        stack_BxKxHxWxC, label_BxLxHxW = batch["stack"], batch["label"]
+    phantoms = None if state.pool is None else pool.renew(state.pool, key, state.step, experiment.data)
+    stack_BxKxHxWxC, label_BxLxHxW = _samples(experiment, phantoms, batch, volumes, keys_B)
     change = jax.vmap(augment.augment, (0, 0, 0, None, None))
     stack_BxKxHxWxC, label_BxLxHxW, present_BxC = change(
         keys_B, stack_BxKxHxWxC, label_BxLxHxW, experiment.augment, experiment.data.channels
@@ -84,6 +77,23 @@ def train_step(
         "learning_rate": optimizer.schedule(experiment.optimizer, experiment.train.steps)(state.step),
     }
     return State(state.step + 1, params, mean_params, memory, phantoms), metrics
+
+
+def _samples(
+    experiment: Experiment,
+    phantoms: pool.Pool | None,
+    batch: dict[str, Array],
+    volumes: Volumes | None,
+    keys_B: Array,
+) -> tuple[Array, Array]:
+    """The samples of a batch as they are before they are changed, stack_BxKxHxWxC and label_BxLxHxW."""
+    K, L = experiment.data.slices, labelled_slices(experiment.model, experiment.data.slices)
+    if phantoms is not None:
+        return jax.vmap(partial(_image, experiment, phantoms, L))(keys_B)
+    if volumes is not None:
+        cut = partial(stacks.take, volumes, K=K, window=experiment.data.window, L=L)
+        return jax.vmap(cut)(batch["place"])
+    return batch["stack"], batch["label"]
 
 
 def _sown(collections: Mapping[str, Any], where: tuple[str, str], otherwise: Any) -> Any:

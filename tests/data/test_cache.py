@@ -45,7 +45,7 @@ def test_clipping_takes_off_what_lies_beyond_the_percentiles():
 
 def test_what_was_made_is_used_again_and_what_is_stale_made_anew(tree, tmp_path):
     first = build(tree, tmp_path / "cache")
-    stamp = tmp_path / "cache" / "01" / "image.npy"
+    (stamp,) = (tmp_path / "cache" / "01").glob("*/image.npy")
     made = stamp.stat().st_mtime_ns
     build(tree, tmp_path / "cache")
     assert stamp.stat().st_mtime_ns == made
@@ -55,17 +55,30 @@ def test_what_was_made_is_used_again_and_what_is_stale_made_anew(tree, tmp_path)
     nib.save(nib.Nifti1Image(changed, image.affine), tree / "01" / "01_t2.nii")
     again = build(tree, tmp_path / "cache")
     assert not np.array_equal(first[0].image_ZxHxWxC, again[0].image_ZxHxWxC)
+    assert first[0].digest != again[0].digest
+    assert first[1].digest == again[1].digest
     np.testing.assert_array_equal(first[1].image_ZxHxWxC, again[1].image_ZxHxWxC)
 
     other = dataclasses.replace(DATA, clip_percentiles=(10.0, 90.0))
-    assert build(tree, tmp_path / "cache", other)[1].image_ZxHxWxC.max() < first[1].image_ZxHxWxC.max()
+    clipped = build(tree, tmp_path / "cache", other)[1]
+    assert np.max(clipped.image_ZxHxWxC) < np.max(first[1].image_ZxHxWxC)  # which is still there for who uses it
+    assert clipped.digest == first[1].digest  # of the scans alone
 
 
-def test_a_case_that_was_half_made_is_made_again(tree, tmp_path):
-    whole = build(tree, tmp_path / "cache")[0].image_ZxHxWxC.copy()
-    (tmp_path / "cache" / "01" / "case.json").unlink()
-    (tmp_path / "cache" / "01" / "image.npy").write_bytes(b"half")
-    np.testing.assert_array_equal(build(tree, tmp_path / "cache")[0].image_ZxHxWxC, whole)
+@pytest.mark.parametrize("name", ["image.npy", "label.npy", "case.json"])
+@pytest.mark.parametrize("spoil", [lambda _: None, lambda b: b[:90], lambda b: b[:-9], lambda b: b[:-9] + b"\x7e" * 9])
+def test_a_case_that_is_half_made_or_damaged_is_made_again(tree, tmp_path, name, spoil):
+    whole = [np.asarray(part) for part in arrays(build(tree, tmp_path / "cache"))]
+    (path,) = (tmp_path / "cache" / "01").glob(f"*/{name}")
+    sound, left = path.read_bytes(), spoil(path.read_bytes())
+    path.unlink() if left is None else path.write_bytes(left)
+    for made, again in zip(whole, arrays(build(tree, tmp_path / "cache")), strict=True):
+        np.testing.assert_array_equal(made, again)
+    assert path.read_bytes() == sound
+
+
+def arrays(cases):
+    return [part for case in cases for part in (case.image_ZxHxWxC, case.label_ZxHxW)]
 
 
 def test_a_case_without_a_label_is_refused(tree, tmp_path):

@@ -26,16 +26,16 @@ def test_the_page_tells_the_scores(tmp_path):
         cases,
         caption="Two toy cases.",
         data={"cases learned from": 14},
-        machine={"accelerator": "none"},
     )
     assert path == tmp_path / "run/report.html"
     page = Page(path.read_text(encoding="utf-8"))
     assert page.open == []
     for words in (
         "unet", "Two toy cases.", "0.833", "5 of 6", "1 not found, 0 false", "02: a warning", "not found", "UNet",
-        "cases learned from 14", "accelerator none", "60 steps in 0 min 31 s, 40.0 stacks a second", "hd95_mm",
+        "cases learned from 14", "of the training not recorded", "60 steps in 0 min 31 s, 40.0 stacks a second",
+            "hd95_mm",
         "training took 0 min 31 s", "seed 0", "scans IVDM3Seg", "cases held out 2", "Written 20",
-        "L5/S1", "L4/L5", "L3/L4", "L5/S1 missed", "numpy", "phantom",
+        "L5/S1", "L4/L5", "L3/L4", "L5/S1 missed", "phantom",
     ):  # fmt: skip
         assert (words in page.text) == (words != "phantom"), words
     assert "L2/L3" not in page.text
@@ -90,13 +90,16 @@ def test_the_policy_names_the_one_script_by_its_hash(tmp_path):
 
 def test_names_are_escaped_everywhere(tmp_path):
     cases = make_run(tmp_path / "run", {"01": spine(), HOSTILE: spine([1, 2])}, name=HOSTILE)
-    path = write_report(tmp_path / "run", cases, caption=HOSTILE, data={HOSTILE: HOSTILE}, machine={HOSTILE: HOSTILE})
+    hostile = {"versions": {HOSTILE: HOSTILE}, "machine": {HOSTILE: HOSTILE}}
+    keep_provenance(tmp_path / "run", start(0, versions={}, machine={}), start(1, **hostile))
+    path = write_report(tmp_path / "run", cases, caption=HOSTILE, data={HOSTILE: HOSTILE})
     page = Page(path.read_text("utf-8"))
     assert page.open == []
     assert page.tags.count("script") == 1
     # Title, heading, caption, warning, both tables, the slices, tooltips of 3 discs in 2 box plots and of 2 discs in 2
-    # plots of agreement, two pictures of a disc, the table of measures, data twice, settings, machine twice.
-    assert page.text.count(HOSTILE) == 25
+    # plots of agreement, two pictures of a disc, the table of measures, data twice, settings, versions and machine
+    # twice each, and as often in the notice that they changed.
+    assert page.text.count(HOSTILE) == 31
     labels = [
         attributes["aria-label"] for _, attributes in page.elements if HOSTILE in attributes.get("aria-label", "")
     ]
@@ -183,14 +186,35 @@ def test_the_cases_of_a_run_are_read_from_where_its_scans_are(tmp_path):
         record.load_cases(run)
 
 
-def test_the_fingerprint_is_that_of_the_held_out_scans(tmp_path):
+def start(step, **changes):
+    """An entry of `provenance.json`."""
+    whole = {"step": step, "time": "2026-01-02T03:04:05+00:00", "seeds": [0], "code_sha256": "c0de" * 16}
+    return whole | {"versions": {"python": "3.11.7", "jax": "0.10.2"}, "machine": {"devices": "1 x cpu"}} | changes
+
+
+def keep_provenance(folder, *starts, sha256="da7a" * 16):
+    (folder / "provenance.json").write_text(json.dumps({"data": {"sha256": sha256, "cases": {}}, "starts": starts}))
+
+
+def test_the_page_tells_what_the_training_was_made_with_and_where_parts_of_it_differ(tmp_path):
     make_run(tmp_path / "run", PREDICTIONS)
-    run = record.read(tmp_path / "run")
-    assert record.fingerprint(run) is None
-    for name, stamp in (("01", "a"), ("02", "b"), ("03", "c")):
-        (tmp_path / "run/cache" / name).mkdir(parents=True)
-        (tmp_path / "run/cache" / name / "case.json").write_text(f'{{"fingerprint": "{stamp}"}}')
-    assert record.fingerprint(run) == hashlib.sha256(b"01 a\n02 b\n").hexdigest()[:16]
+    keep_provenance(tmp_path / "run", start(0), start(20))
+    text = Page(write_report(tmp_path / "run", []).read_text("utf-8")).text
+    for words in ("jax 0.10.2", "code of ivdjax c0dec0dec0dec0de", "devices 1 x cpu", "times it went on 1", "seeds 0"):
+        assert words in text
+    assert f"hash of all scans and masks {'da7a' * 4}" in text
+    assert "Trained in parts" not in text
+
+    other = {"python": "3.11.7", "jax": "0.11.0"}
+    keep_provenance(tmp_path / "run", start(0), start(20, versions=other), start(40, versions=other))
+    text = Page(write_report(tmp_path / "run", []).read_text("utf-8")).text
+    assert "Trained in parts that differ." in text
+    assert text.count("after step 20: versions.jax was '0.10.2', now '0.11.0'") == 1
+    assert "after step 40: " not in text
+
+    (tmp_path / "run/provenance.json").write_text('{"starts": [{}]}')
+    with pytest.raises(DataError, match="not what this version of ivdjax writes"):
+        write_report(tmp_path / "run", [])
 
 
 def test_the_slices_in_the_page_are_the_slices_of_the_case(tmp_path):
