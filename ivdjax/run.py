@@ -312,8 +312,12 @@ def _link(link: Path, folder: Path) -> None:
         link.symlink_to(os.path.relpath(folder, link.parent), target_is_directory=True)
 
 
-def write_report(folder: Path) -> Path:
+def write_report(folder: Path, out: Path | None = None) -> Path:
     """Write the report of a run whose cases are predicted and scored, from its folder and its images.
+
+    Args:
+        folder: of the run.
+        out: file to make or replace; None writes `report.html` into the folder.
 
     Returns:
         The path of the page.
@@ -341,4 +345,4 @@ def write_report(folder: Path) -> Path:
     on_phantom = data.root is None or dataset.is_phantom(data.root)
     caption = f"Held-out cases {names} of {'the digital phantom' if on_phantom else data.root.resolve().name}."
     machine = {"devices": ", ".join(sorted({device.device_kind for device in jax.devices()}))}
-    return report.write_report(folder, pages, caption=caption, data=scans, machine=machine)
+    return report.write_report(folder, pages, out=out, caption=caption, data=scans, machine=machine)

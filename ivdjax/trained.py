@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from flax import linen as nn
+from flax import traverse_util
 
 from ivdjax import config, files, models
 from ivdjax.config import Experiment
@@ -19,6 +20,14 @@ from ivdjax.inference.uncertainty import Consensus, consensus
 from ivdjax.training import loop
 from ivdjax.training.checkpoint import Checkpoints
 from ivdjax.training.state import Params, State
+
+Spacing = tuple[float, float, float]
+
+# Beside released weights: the smallest and the largest voxel size that they learnt from.
+LEARNT = "learnt_from.json"
+
+# A voxel edge beyond that by this factor is out of what training samples, which are zoomed, show.
+FAR = 1.5
 
 
 @dataclass(frozen=True)
@@ -43,16 +52,20 @@ class Segmentation:
     def write(self, out: Path) -> None:
         """Write the mask on the image's own grid, after maps of how sure it is, if there are any, to `maps` beside it.
 
+        Maps of an earlier mask of the case are removed, since they say nothing of this one.
+
         Raises:
             DataError: a file cannot be written.
         """
-        image, maps = self.case.images[0], out.parent / "maps"
-        found = self.consensus
-        if found.entropy_ZxHxW is not None:
-            shown = (found.foreground_ZxHxW, found.entropy_ZxHxW, found.disagreement_ZxHxW)
-            for kind, map_ZxHxW in zip(masks.MAPS, shown, strict=True):
-                if map_ZxHxW is not None:
-                    nifti.write_map(map_ZxHxW, image, maps / f"{self.case.name}_{kind}.nii.gz", f"disc {kind}")
+        image, found = self.case.images[0], self.consensus
+        measured = found.entropy_ZxHxW is not None
+        shown = (found.foreground_ZxHxW, found.entropy_ZxHxW, found.disagreement_ZxHxW)
+        for kind, map_ZxHxW in zip(masks.MAPS, shown, strict=True):
+            path = out.parent / "maps" / f"{self.case.name}_{kind}.nii.gz"
+            if measured and map_ZxHxW is not None:
+                nifti.write_map(map_ZxHxW, image, path, f"disc {kind}")
+            else:
+                files.remove(path)
         nifti.write_mask(self.mask_ZxHxW, image, out)
 
 
@@ -62,6 +75,8 @@ class Trained:
 
     experiment: Experiment
     params: tuple[Params, ...]
+    learnt_mm: tuple[Spacing, Spacing] | None = None
+    """Smallest and largest voxel size along Z, H, W that they learnt from; None where nobody wrote it down."""
 
     def predict(
         self, case: Case, out: Path, channels: Sequence[str] | None = None, members: Sequence[int] | None = None
@@ -139,6 +154,21 @@ class Trained:
                 )
         return sets[first] if first is not None else known
 
+    def unlike(self, spacing_mm: Spacing) -> str:
+        """What to say of voxels far from those that the networks learnt from; empty where they are not."""
+        if self.learnt_mm is None:
+            return ""
+        far = any(
+            not low / FAR <= edge <= high * FAR for edge, low, high in zip(spacing_mm, *self.learnt_mm, strict=True)
+        )
+        if not far:
+            return ""
+        low, high = map(_edges, self.learnt_mm)
+        return (
+            f"voxels of {_edges(spacing_mm)} mm, where the network learnt from {low}{f' to {high}' * (low != high)} mm "
+            "(Z x H x W); look at the mask before you trust it"
+        )
+
     def accept(self, channels: Sequence[str]) -> list[int]:
         """Places of the named channels among the network's.
 
@@ -176,9 +206,14 @@ def load(folder: Path, checkpoint: str | None = None) -> Trained:
     Raises:
         DataError: the folder is neither that of a run nor of weights, or it has no checkpoint.
     """
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "no such folder"
+        raise DataError(f"{folder}: {what}; pass the folder of a run, or of released weights (--weights)")
     experiment = read_experiment(folder)
     if (folder / weights.FILE).exists():
-        return Trained(experiment, (weights.read(folder / weights.FILE),))
+        params = weights.read(folder / weights.FILE)
+        _fit(folder / weights.FILE, params, experiment)
+        return Trained(experiment, (params,), _learnt_mm(folder, experiment))
     if not (folder / "checkpoints").is_dir():
         raise DataError(f"{folder}: has no checkpoints; train the run first")
     checkpoints = Checkpoints(folder / "checkpoints", read_only=True)
@@ -186,7 +221,46 @@ def load(folder: Path, checkpoint: str | None = None) -> Trained:
     step = checkpoints.best if wanted == "best" else checkpoints.latest
     if step is None:
         raise DataError(f"{folder / 'checkpoints'}: no checkpoint yet; train the run further")
-    return Trained(experiment, tuple(state.mean_params for state in read_states(experiment, checkpoints, step)))
+    params = tuple(state.mean_params for state in read_states(experiment, checkpoints, step))
+    return Trained(experiment, params, _learnt_mm(folder, experiment))
+
+
+def _fit(path: Path, params: Params, experiment: Experiment) -> None:
+    """Refuse weights that are not those of the experiment's network."""
+    state = jax.eval_shape(lambda: loop.initial_state(experiment, [0]))
+    wanted, found = (
+        {name: leaf.shape for name, leaf in traverse_util.flatten_dict(tree, sep="/").items()}
+        for tree in (jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), state.params), params)
+    )
+    odd = [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]
+    if odd:
+        raise DataError(
+            f"{path}: are not the weights of the network in config.json ({odd[0]}: {found.get(odd[0], 'missing')}, "
+            f"wanted {wanted.get(odd[0], 'nothing')}); restore both from one release"
+        )
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
+        raise DataError(f"{path}: holds weights that are NaN or infinite; restore it")
+
+
+def _learnt_mm(folder: Path, experiment: Experiment) -> tuple[Spacing, Spacing] | None:
+    """Smallest and largest voxel size that a run or released weights learnt from, if that is known."""
+    data, fresh = experiment.data, experiment.data.fresh
+    if fresh.per_step:
+        low, high = zip(fresh.thickness_mm, fresh.spacing_mm, fresh.spacing_mm, strict=True)
+        return low, high
+    if (folder / LEARNT).exists():
+        said = files.read_json(folder / LEARNT)
+        return config.from_dict(tuple[Spacing, Spacing], said.get("spacing_mm"), f"{folder / LEARNT}: spacing_mm")
+    cache_folder = data.cache if data.cache is not None else folder / "cache"
+    spacings = [files.read_json(stamp).get("spacing_mm") for stamp in cache_folder.glob("*/case.json")]
+    spacings = [spacing for spacing in spacings if isinstance(spacing, list) and len(spacing) == 3]
+    if not spacings:
+        return None
+    return tuple(map(float, np.min(spacings, axis=0))), tuple(map(float, np.max(spacings, axis=0)))
+
+
+def _edges(spacing_mm: Spacing) -> str:
+    return " x ".join(f"{edge:.2f}" for edge in spacing_mm)
 
 
 def read_states(experiment: Experiment, checkpoints: Checkpoints, step: int) -> list[State]:
@@ -203,14 +277,21 @@ def read_states(experiment: Experiment, checkpoints: Checkpoints, step: int) -> 
 def release(folder: Path, out: Path, checkpoint: str | None = None) -> None:
     """Write a run's weights to a folder of their own, small enough to pass on (see `inference.weights`).
 
+    Of the run's settings those are left out that say where things lay, and which cases were held out.
+
     Raises:
-        DataError: as `load`.
-        UsageError: the run has several networks.
+        DataError: as `load`; or the folder cannot be written.
+        UsageError: the run has several networks, or `out` is no new folder.
     """
     trained = load(folder, checkpoint)
-    weights.write(out / weights.FILE, trained.only())
-    # Where the run's own start lay says nothing elsewhere.
-    files.write_json(out / "config.json", config.to_dict(replace(trained.experiment, init_from=None)))
+    params, data = trained.only(), trained.experiment.data
+    data = replace(data, root=None, cache=None, subject_table=None, fold_table=None, hold_out=())
+    experiment = replace(trained.experiment, run_dir=None, init_from=None, data=data)
+    with files.making(out) as partial:
+        weights.write(partial / weights.FILE, params)
+        files.write_json(partial / "config.json", config.to_dict(experiment))
+        if trained.learnt_mm is not None:
+            files.write_json(partial / LEARNT, {"spacing_mm": trained.learnt_mm})
 
 
 def read_experiment(folder: Path) -> Experiment:

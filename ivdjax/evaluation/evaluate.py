@@ -24,7 +24,7 @@ from ivdjax.evaluation import challenge, discs, metrics
 from ivdjax.evaluation.challenge import CaseScores, DiscScore, score_case
 from ivdjax.evaluation.discs import Scheme
 from ivdjax.evaluation.statistics import INTERVAL, RESAMPLES, Estimate, estimate
-from ivdjax.files import write_json, write_text
+from ivdjax.files import writable, write_json, write_text
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(DiscScore))
 DISC_METRICS = ("dice", "asd_mm", "center_mm", "hd95_mm", "nsd_1mm")
@@ -143,6 +143,7 @@ def evaluate(
         scheme's, a prediction lies on another grid than its reference, or not one reference has a prediction.
       UsageError: `subjects` lacks a case.
     """
+    writable(Path(out))
     pairs, warnings = _pair(Path(predictions), Path(references))
     if cases is not None:
         if unknown := [case for case in cases if case not in pairs]:
@@ -167,11 +168,8 @@ def evaluate(
             pool.shutdown(cancel_futures=True)
     summary = summarise(scores, subjects, warnings)
     summary = dataclasses.replace(summary, prediction_scheme=prediction_scheme, reference_scheme=reference_scheme)
-    try:
-        write_text(Path(out) / "scores.csv", to_csv(scores))
-        write_json(Path(out) / "scores.json", to_json(summary))
-    except OSError as error:
-        raise DataError(f"{out}: cannot be written to: {error.strerror}; choose another folder") from error
+    write_text(Path(out) / "scores.csv", to_csv(scores))
+    write_json(Path(out) / "scores.json", to_json(summary))
     return summary
 
 
