@@ -123,7 +123,7 @@ class PredictVerb:
         channels = self.channels or networks.channels_in(source)
         networks.accept(channels)
         cases, sure, odd = dataset.discover(source, channels), {}, {}
-        if out.resolve() in {source.resolve(), *(image.resolve().parent for case in cases for image in case.images)}:
+        if files.same(out, source) or any(files.same(out, image.parent) for case in cases for image in case.images):
             raise UsageError(f"{out}: holds the images; name another folder for the masks")
         files.writable(out)
         with progress.bar("predicting") as advance:
@@ -365,7 +365,7 @@ VERBS = {
 
 _ABOUT = {
     "ivdjax": "Intervertebral discs in Dixon MRI.",
-    "ivdjax convert": "Another tool's folder to a tree of cases, or a tree to another tool's folder; without resampling.",
+    "ivdjax convert": "Another tool's folder to a tree of cases, or a tree to another tool's; nothing is resampled.",
 }
 
 

@@ -144,11 +144,13 @@ def need_devices() -> None:
 
     try:
         jax.devices()
-    except RuntimeError as error:
-        wanted, reason = os.environ.get("JAX_PLATFORMS", ""), str(error).splitlines()[0]
+    # The second is what jax raises where the plug-in of CUDA is not installed.
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition(" (set JAX_PLATFORMS")[0].replace("\n", " ")
         raise UsageError(
-            f"JAX_PLATFORMS={wanted}: jax finds no such device ({reason}); install ivdjax with the extra cuda or tpu, "
-            "or unset JAX_PLATFORMS to take what is there"
+            f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')}: there is no such device that jax can use"
+            f"{f' ({reason})' if reason else ''}; install ivdjax with the extra `cuda` or `tpu`, or unset "
+            "JAX_PLATFORMS to take what is there"
         ) from error
 
 

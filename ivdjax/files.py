@@ -101,6 +101,11 @@ def named(path: Path, suffix: str, what: str) -> None:
     writable(path.parent)
 
 
+def same(a: Path, b: Path) -> bool:
+    """Whether two names lead to one place, whether or not it is there."""
+    return os.path.realpath(a) == os.path.realpath(b)
+
+
 def remove(path: Path) -> None:
     """Remove a file, if it is there.
 

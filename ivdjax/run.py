@@ -18,10 +18,11 @@ from ivdjax.data import cache, dataset, nifti, phantom, splits
 from ivdjax.data.cache import CachedCase
 from ivdjax.data.dataset import Case
 from ivdjax.data.splits import Member
-from ivdjax.errors import UsageError
+from ivdjax.errors import DataError, UsageError
 from ivdjax.evaluation import calibration, evaluate, record, reliability, report
 from ivdjax.inference import predict, weights
 from ivdjax.training import distributed, loop, trackers, transfer
+from ivdjax.training.state import Params
 
 logger = logging.getLogger("ivdjax")
 
@@ -54,7 +55,18 @@ def run(experiment: Experiment, drawn: Path | None = None) -> None:
         start_params = transfer.adopt(source.only(), source.experiment, experiment)
     if data.root is not None and not (folder / "config.json").exists():
         _members(data.root, experiment)  # so that a folder is no run's where there is nothing to run on
-    distributed.first(lambda: _claim(folder, experiment))
+    claimed = distributed.first(lambda: _claim(folder, experiment))
+    try:
+        _finish(experiment, start_params, drawn)
+    except (DataError, UsageError):
+        if claimed and not any((folder / "checkpoints").glob("[0-9]*")):
+            _unclaim(folder)
+        raise
+
+
+def _finish(experiment: Experiment, start_params: Params | None, drawn: Path | None) -> None:
+    """Do what is not yet done of an experiment whose folder is claimed."""
+    folder, data = experiment.folder, experiment.data
     finished = folder / "report.html"
     if finished.exists():
         _say(f"Finished already: look at {finished} (scores in {folder / 'scores.json'}).")
@@ -244,14 +256,20 @@ def check(experiment: Experiment) -> None:
         )
 
 
-def _claim(folder: Path, experiment: Experiment) -> None:
-    """Make the run's folder this experiment's, or refuse it if it is another's."""
+def _claim(folder: Path, experiment: Experiment) -> bool:
+    """Make the run's folder this experiment's, or refuse it if it is another's; whether it was nobody's before."""
     if (folder / "config.json").exists():
         refuse_another(folder, experiment)
-        return
+        return False
     if folder.is_dir() and any(folder.iterdir()):
         raise UsageError(f"{folder}: is neither empty nor a run's folder; choose another with --run-dir")
     files.write_json(folder / "config.json", _kept(experiment))
+    return True
+
+
+def _unclaim(folder: Path) -> None:
+    """Leave a folder to nobody again that was claimed for a run which then could not begin."""
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def refuse_another(folder: Path, experiment: Experiment) -> None:

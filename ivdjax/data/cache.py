@@ -87,6 +87,8 @@ def _fingerprint(case: Case, data: Data) -> str:
 def _contents(paths: Iterable[Path]) -> Iterator[bytes]:
     for path in paths:
         try:
+            if path.exists() and not path.is_file():  # a pipe would be waited for
+                raise DataError(f"{path}: is no plain file; put the image in its place")
             with path.open("rb") as file:
                 yield hashlib.file_digest(file, "sha256").digest()
         except OSError as error:

@@ -289,8 +289,10 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
     if not path.name.endswith(SUFFIXES):
         raise DataError(f"{path}: not named .nii or .nii.gz")
     try:
-        if path.stat().st_size == 0:
+        if path.stat().st_size == 0 and path.is_file():
             raise DataError(f"{path}: zero length; copy it again")
+        if not path.is_file():  # a pipe would be waited for
+            raise DataError(f"{path}: is {'a folder' if path.is_dir() else 'no plain file'}; put the image there")
         with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as stream:
             yield stream
     except gzip.BadGzipFile as error:

@@ -98,7 +98,7 @@ def measure_masks(
         if folder is not None:
             files.writable(folder)
     found = masks.find(path)
-    if outputs.labels is not None and outputs.labels.resolve() in {mask.resolve().parent for mask in found.values()}:
+    if outputs.labels is not None and any(files.same(outputs.labels, mask.parent) for mask in found.values()):
         raise UsageError(f"{outputs.labels}: holds the masks; name another folder for their labels")
     cases = _cases(Path(images), channels, list(found)) if images is not None else {}
     rows: list[Disc] = []
