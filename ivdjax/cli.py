@@ -1,15 +1,17 @@
 """The `ivdjax` command: one short function a verb."""
 
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
 
-from ivdjax import command_line, files, parsing, progress
+from ivdjax import command_line, files, limits, parsing, progress
 from ivdjax.config import Data, Phantom
 from ivdjax.errors import UsageError
 from ivdjax.exchange import verbs
@@ -41,6 +43,7 @@ class PhantomVerb:
         """Do it and return the exit code."""
         from ivdjax.data import phantom
 
+        limits.check_phantom(Phantom(self.cases, self.seed, self.shape, self.spacing_mm))
         command_line.need_devices()
         with progress.bar("drawing") as advance:
             phantom.write_tree(
@@ -372,7 +375,8 @@ _ABOUT = {
 def main() -> None:
     """Run the `ivdjax` command."""
     # What an experiment calls --data.channels is --channels of a verb.
-    command_line.end(lambda: _command(sys.argv[1:])(), lambda line: line.replace("--data.", "--"))
+    shorter = partial(re.sub, r"--(data|predict)\.(phantom\.|postprocess\.)?", "--")
+    command_line.end(lambda: _command(sys.argv[1:])(), shorter)
 
 
 def _command(words: Sequence[str], known: Mapping[str, Any] = VERBS, prog: str = "ivdjax") -> Callable[[], int]:

@@ -1,5 +1,6 @@
 """Writing files so that a reader never meets half of one, and reading back what was written."""
 
+import difflib
 import errno
 import json
 import os
@@ -99,6 +100,24 @@ def named(path: Path, suffix: str, what: str) -> None:
     if path.is_dir():
         raise DataError(f"{path}: is a folder; name a file for {what}")
     writable(path.parent)
+
+
+def near(path: Path) -> str:
+    """Where a path that is not there goes wrong, and what is there of a name like it; to be put after "no such"."""
+    there = path
+    while not os.path.lexists(there) and there != there.parent:
+        missing, there = there.name, there.parent
+    if there == path:
+        return " (a link that leads nowhere)" if there.is_symlink() else ""
+    if not there.is_dir():
+        return f", since {there} is a file"
+    try:
+        close = difflib.get_close_matches(missing, [path.name for path in there.iterdir()], 1)
+    except OSError:
+        return ""
+    if close:
+        return f"; did you mean {there / close[0]}?"
+    return f" ({there if there != Path() else Path.cwd()} is there, {missing} is not)" if there != path.parent else ""
 
 
 def same(a: Path, b: Path) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import jax
 
-from ivdjax import config, files, progress, trained
+from ivdjax import config, files, limits, progress, trained
 from ivdjax.config import Experiment, Phantom
 from ivdjax.data import cache, dataset, nifti, phantom, splits
 from ivdjax.data.cache import CachedCase
@@ -20,7 +20,7 @@ from ivdjax.data.dataset import Case
 from ivdjax.data.splits import Member
 from ivdjax.errors import DataError, UsageError
 from ivdjax.evaluation import calibration, evaluate, record, reliability, report
-from ivdjax.inference import predict, weights
+from ivdjax.inference import weights
 from ivdjax.training import distributed, loop, trackers, transfer
 from ivdjax.training.state import Params
 
@@ -230,19 +230,11 @@ def _keep_splits(folder: Path, cases: Sequence[Case], members: Sequence[Member])
 def check(experiment: Experiment) -> None:
     """Refuse settings that do not fit each other, before anything is written."""
     data, train, dixon = experiment.data, experiment.train, set(dataset.DIXON)
-    if data.slices % 2 == 0:
-        raise UsageError(f"--data.slices {data.slices}: choose an odd number, so that a stack has a centre")
-    if min(train.steps, train.batch_size, train.log_every, train.checkpoint_every) < 1 or train.validate_every < 0:
-        raise UsageError(
-            "--train: steps, batch-size, log-every and checkpoint-every are 1 or more, validate-every is 0 or more"
-        )
+    limits.check(experiment)
     if data.root is None and not set(data.channels) <= dixon:
         wrong = ", ".join(data.channels)
         raise UsageError(f"--data.root: name the folder with the cases; the phantom has no channel {wrong}")
-    if experiment.seeds < 1 or experiment.seed < 0 or train.steps_per_call < 0:
-        raise UsageError("--seeds is 1 or more, --seed and --train.steps-per-call (0: as many as is best) 0 or more")
     trackers.check(train.tracker)
-    predict.check(experiment.predict)
     if not data.fresh.per_step:
         return
     if experiment.folds == "all":
@@ -343,9 +335,10 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
     Raises:
         DataError: the folder is not that of such a run, or its data is not where it was.
     """
+    finished = record.read(folder)
     experiment = trained.read_experiment(folder)
     data = experiment.data
-    pages = record.load_cases(record.read(folder))
+    pages = record.load_cases(finished)
     cases, members = _members(data.root if data.root is not None else folder / "phantom", experiment)
     _keep_splits(folder, cases, members)
     held_out = sorted({case for member in members for case in member.held_out})

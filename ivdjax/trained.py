@@ -9,7 +9,7 @@ import numpy as np
 from flax import linen as nn
 from flax import traverse_util
 
-from ivdjax import config, files, models
+from ivdjax import config, files, limits, models
 from ivdjax.config import Experiment
 from ivdjax.data import cache, dataset, masks, nifti
 from ivdjax.data.dataset import Case
@@ -131,8 +131,9 @@ class Trained:
         rules = {name: given.pop(name) for name in ("specks_mm3", "column", "lowest") if name in given}
         old = self.experiment.predict
         new = replace(old, **given, postprocess=replace(old.postprocess, **rules))
-        predict.check(new)
-        return replace(self, experiment=replace(self.experiment, predict=new))
+        experiment = replace(self.experiment, predict=new)
+        limits.check(experiment)
+        return replace(self, experiment=experiment)
 
     def channels_in(self, source: Path) -> tuple[str, ...]:
         """Channels to segment the cases of a folder from: the network's, or those of them that every case has.
@@ -207,7 +208,7 @@ def load(folder: Path, checkpoint: str | None = None) -> Trained:
         DataError: the folder is neither that of a run nor of weights, or it has no checkpoint.
     """
     if not folder.is_dir():
-        what = "is a file" if folder.exists() else "no such folder"
+        what = "is a file" if folder.exists() else f"no such folder{files.near(folder)}"
         raise DataError(f"{folder}: {what}; pass the folder of a run, or of released weights (--weights)")
     experiment = read_experiment(folder)
     if (folder / weights.FILE).exists():
@@ -215,7 +216,7 @@ def load(folder: Path, checkpoint: str | None = None) -> Trained:
         _fit(folder / weights.FILE, params, experiment)
         return Trained(experiment, (params,), _learnt_mm(folder, experiment))
     if not (folder / "checkpoints").is_dir():
-        raise DataError(f"{folder}: has no checkpoints; train the run first")
+        raise DataError(f"{folder}: has neither checkpoints nor {weights.FILE}; train the run, or restore the weights")
     checkpoints = Checkpoints(folder / "checkpoints", read_only=True)
     wanted = checkpoint if checkpoint is not None else experiment.predict.checkpoint
     step = checkpoints.best if wanted == "best" else checkpoints.latest
@@ -308,4 +309,9 @@ def read_experiment(folder: Path) -> Experiment:
     if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
         raise DataError(f"{path}: names no network of ivdjax.models; was it written by another version of ivdjax?")
     fields["model"] = config.from_dict(kind, network, f"{path}: model")
-    return config.from_dict(Experiment, fields, str(path))
+    experiment = config.from_dict(Experiment, fields, str(path))
+    try:
+        limits.check(experiment)
+    except UsageError as error:
+        raise DataError(f"{path}: holds a setting that cannot be ({error}); restore it") from error
+    return experiment

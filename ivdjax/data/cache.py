@@ -58,6 +58,8 @@ def _cached(case: Case, data: Data, folder: Path) -> CachedCase:
     stamp = home / "case.json"
     if not stamp.exists() or files.read_json(stamp).get("fingerprint") != fingerprint:
         image_ZxHxWxC, label_ZxHxW, spacing_mm, _ = dataset.load(case, label_grid=data.label_grid)
+        if not label_ZxHxW.any():
+            raise DataError(f"{case.label}: the label is empty; label the case or take it out")
         home.mkdir(parents=True, exist_ok=True)
         stamp.unlink(missing_ok=True)
         _save(home / "image.npy", normalise(image_ZxHxWxC, data.clip_percentiles).astype(np.float16))

@@ -18,6 +18,7 @@ from typing import Protocol
 
 import numpy as np
 
+from ivdjax import files
 from ivdjax.data import nifti
 from ivdjax.errors import DataError, UsageError
 
@@ -126,9 +127,8 @@ def survey(root: str | Path, channels: Sequence[str] = DIXON) -> Survey:
     if not channels or len({c.lower() for c in channels}) != len(channels):
         raise UsageError(f"channels must be one or more different names, not {' '.join(channels) or 'none'}")
     if not root.is_dir():
-        raise DataError(
-            f"{root}: {'not a folder' if root.exists() else 'no such folder'}; pass the folder of the cases"
-        )
+        what = "not a folder" if root.exists() else f"no such folder{files.near(root)}"
+        raise DataError(f"{root}: {what}; pass the folder of the cases")
     found = Survey(root, channels)
     for path in _volumes(root):
         name, kind = _parse(path, root, channels)
@@ -265,10 +265,10 @@ def _volumes(root: Path) -> list[Path]:
         raise DataError(f"{error.filename}: cannot be listed: {error.strerror}") from error
 
     paths = []
-    for folder, inner, files in os.walk(root, onerror=refuse):
+    for folder, inner, names in os.walk(root, onerror=refuse):
         deep = len(Path(folder).relative_to(root).parts) >= MAX_DEPTH
         inner[:] = [] if deep else sorted(name for name in inner if not name.startswith("."))
-        paths += [Path(folder, f) for f in sorted(files) if f.endswith(nifti.SUFFIXES) and not f.startswith(".")]
+        paths += [Path(folder, f) for f in sorted(names) if f.endswith(nifti.SUFFIXES) and not f.startswith(".")]
     return paths
 
 
@@ -338,7 +338,10 @@ def read_table(path: Path, column: str) -> dict[str, str]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file, skipinitialspace=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: the table of {column}s cannot be read: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(
+            f"{path}: cannot be read ({reason}); pass a CSV file in UTF-8 whose first line reads case,{column}"
+        ) from error
     found = {}
     for line, row in enumerate(rows, start=2):
         name, value = (row.get("case") or "").strip(), (row.get(column) or "").strip()

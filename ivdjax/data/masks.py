@@ -3,7 +3,8 @@
 from collections.abc import Collection
 from pathlib import Path
 
-from ivdjax.data import dataset
+from ivdjax import files
+from ivdjax.data import dataset, nifti
 from ivdjax.errors import DataError
 
 # What `inference` writes of a case beside its mask, as <case>_<kind>; never a mask.
@@ -19,7 +20,11 @@ def find(path: Path, cases: Collection[str] = ()) -> dict[str, Path]:
     Raises:
       DataError: no mask is there, or a case has two.
     """
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder{files.near(path)}; pass a mask, or a folder of masks or cases")
     if path.is_file():
+        if not path.name.endswith(nifti.SUFFIXES):
+            raise DataError(f"{path}: not named .nii or .nii.gz; pass a mask, or a folder of masks or cases")
         return {case_name(path): path}
     survey = dataset.survey(path)
     found = [(case, file) for case in survey.names() for file in survey.labels.get(case, [])]

@@ -270,7 +270,7 @@ def _pair(predictions: Path, references: Path) -> tuple[dict[str, tuple[Path | N
     if predictions.is_file():
         if references.is_file():
             return {case: (predictions, reference) for case, reference in referred.items()}, []
-        case = masks.case_name(predictions)
+        (case,) = masks.find(predictions)
         if case not in referred:
             raise DataError(
                 f"{predictions}: {references} has no case of that name (it has {_few(referred)}); pass the file of "

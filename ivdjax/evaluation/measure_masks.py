@@ -92,6 +92,8 @@ def measure_masks(
     outputs = outputs if outputs is not None else Outputs()
     if outputs.pictures is not None and images is None:
         raise UsageError("pictures are drawn on images: pass the folder of the case's images, too (--case)")
+    if expected is not None and expected < 0:
+        raise UsageError(f"--expected {expected}: may be 0 or more")
     path, out = Path(path), Path(out)
     files.named(out, ".csv", "the table")
     for folder in (outputs.labels, outputs.pictures):

@@ -193,8 +193,11 @@ def _describe(source: Path, channels: tuple[str, ...]) -> _Raw:
     path = source / "dataset.json"
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); pass a raw folder of nnU-Net, Dataset123_NAME") from error
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"{path}: cannot be read ({reason}); pass a raw folder of nnU-Net, Dataset123_NAME") from error
+    if not isinstance(said, dict):
+        raise DataError(f"{path}: is not a JSON object; pass a raw folder of nnU-Net, Dataset123_NAME")
     if "modality" in said:
         raise DataError(f"{path}: of nnU-Net version 1; convert it with nnUNetv2_convert_old_nnUNet_dataset first")
     try:
