@@ -7,7 +7,6 @@ from pathlib import Path
 import jax
 import numpy as np
 from flax import linen as nn
-from flax import traverse_util
 
 from ivdjax import config, files, limits, models
 from ivdjax.config import Experiment
@@ -213,7 +212,7 @@ def load(folder: Path, checkpoint: str | None = None) -> Trained:
     experiment = read_experiment(folder)
     if (folder / weights.FILE).exists():
         params = weights.read(folder / weights.FILE)
-        _fit(folder / weights.FILE, params, experiment)
+        _check_fit(params, experiment, folder / weights.FILE)
         return Trained(experiment, (params,), _learnt_mm(folder, experiment))
     if not (folder / "checkpoints").is_dir():
         raise DataError(f"{folder}: has neither checkpoints nor {weights.FILE}; train the run, or restore the weights")
@@ -224,23 +223,6 @@ def load(folder: Path, checkpoint: str | None = None) -> Trained:
         raise DataError(f"{folder / 'checkpoints'}: no checkpoint yet; train the run further")
     params = tuple(state.mean_params for state in read_states(experiment, checkpoints, step))
     return Trained(experiment, params, _learnt_mm(folder, experiment))
-
-
-def _fit(path: Path, params: Params, experiment: Experiment) -> None:
-    """Refuse weights that are not those of the experiment's network."""
-    state = jax.eval_shape(lambda: loop.initial_state(experiment, [0]))
-    wanted, found = (
-        {name: leaf.shape for name, leaf in traverse_util.flatten_dict(tree, sep="/").items()}
-        for tree in (jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), state.params), params)
-    )
-    odd = [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]
-    if odd:
-        raise DataError(
-            f"{path}: are not the weights of the network in config.json ({odd[0]}: {found.get(odd[0], 'missing')}, "
-            f"wanted {wanted.get(odd[0], 'nothing')}); restore both from one release"
-        )
-    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
-        raise DataError(f"{path}: holds weights that are NaN or infinite; restore it")
 
 
 def _learnt_mm(folder: Path, experiment: Experiment) -> tuple[Spacing, Spacing] | None:
@@ -262,6 +244,18 @@ def _learnt_mm(folder: Path, experiment: Experiment) -> tuple[Spacing, Spacing] 
 
 def _edges(spacing_mm: Spacing) -> str:
     return " x ".join(f"{edge:.2f}" for edge in spacing_mm)
+
+
+def _check_fit(params: Params, experiment: Experiment, path: Path) -> None:
+    """Refuse weights that are not of the experiment's network."""
+    wanted_F = jax.eval_shape(lambda: loop.initial_state(experiment, [0])).params
+    wanted = {jax.tree_util.keystr(name): leaf.shape[1:] for name, leaf in jax.tree.leaves_with_path(wanted_F)}
+    found = {jax.tree_util.keystr(name): leaf.shape for name, leaf in jax.tree.leaves_with_path(params)}
+    if odd := [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]:
+        raise DataError(
+            f"{path}: is not of the network in config.json beside it ({odd[0]}: {found.get(odd[0], 'missing')} "
+            f"against {wanted.get(odd[0], 'none')}); restore both from one release"
+        )
 
 
 def read_states(experiment: Experiment, checkpoints: Checkpoints, step: int) -> list[State]:

@@ -112,7 +112,12 @@ def _title(figure: Figure, results: Results, subject: str, more: str) -> None:
     subjects = len(set(results.variants[0].subjects)) if results.variants else 0
     scans = "the digital phantom" if results.on_phantom else results.scans
     figure.suptitle(
-        f"{results.plan.name}: {subjects} subjects of {scans}", fontsize=11, weight="bold", x=0.01, ha="left"
+        f"{results.plan.name}: {subjects} subjects of {scans}",
+        fontsize=11,
+        weight="bold",
+        x=0.01,
+        ha="left",
+        parse_math=False,  # a folder's name is no formula
     )
     figure.supxlabel(
         f"{subject}: subjects. Diamonds: means with 95 % bootstrap intervals over subjects.{more}",

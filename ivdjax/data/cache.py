@@ -5,10 +5,12 @@ is written last, so a folder without it, or with another fingerprint in it, is m
 """
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError  # by NumPy, of a header that is no Python literal
 
 import numpy as np
 
@@ -53,24 +55,40 @@ def build(cases: Sequence[Case], data: Data, folder: Path) -> Iterator[CachedCas
 def _cached(case: Case, data: Data, folder: Path) -> CachedCase:
     if case.label is None:
         raise DataError(f"{case.images[0].parent}: case {case.name} has no label to learn from or to score; add it")
-    home = folder / case.name
-    fingerprint = _fingerprint(case, data)
-    stamp = home / "case.json"
-    if not stamp.exists() or files.read_json(stamp).get("fingerprint") != fingerprint:
+    home, fingerprint = folder / case.name, _fingerprint(case, data)
+    found = _opened(case.name, home, fingerprint)
+    if found is None:
         image_ZxHxWxC, label_ZxHxW, spacing_mm, _ = dataset.load(case, label_grid=data.label_grid)
         if not label_ZxHxW.any():
             raise DataError(f"{case.label}: the label is empty; label the case or take it out")
         home.mkdir(parents=True, exist_ok=True)
+        stamp = home / "case.json"
         stamp.unlink(missing_ok=True)
         _save(home / "image.npy", normalise(image_ZxHxWxC, data.clip_percentiles).astype(np.float16))
         _save(home / "label.npy", (label_ZxHxW > 0).astype(np.uint8))
         files.write_json(stamp, {"fingerprint": fingerprint, "spacing_mm": [float(s) for s in spacing_mm]})
-    return CachedCase(
-        case.name,
-        np.load(home / "image.npy", mmap_mode="r", allow_pickle=False),
-        np.load(home / "label.npy", mmap_mode="r", allow_pickle=False),
-        tuple(files.read_json(stamp)["spacing_mm"]),
-    )
+        found = _opened(case.name, home, fingerprint)
+    if found is None:
+        raise DataError(f"{home}: cannot be read back; remove the folder and start again")
+    return found
+
+
+def _opened(name: str, home: Path, fingerprint: str) -> CachedCase | None:
+    """What the cache has of a case; None where that is missing, stale or damaged."""
+    try:
+        stamp = json.loads((home / "case.json").read_bytes())
+        if stamp["fingerprint"] != fingerprint:
+            return None
+        image_ZxHxWxC, label_ZxHxW = (
+            np.load(home / f"{kind}.npy", mmap_mode="r", allow_pickle=False) for kind in ("image", "label")
+        )
+        z_mm, h_mm, w_mm = (float(mm) for mm in stamp["spacing_mm"])
+    except (OSError, EOFError, ValueError, KeyError, TypeError, OverflowError, RecursionError, TokenError):
+        return None
+    sound = image_ZxHxWxC.dtype == np.float16 and label_ZxHxW.dtype == np.uint8
+    if not sound or image_ZxHxWxC.ndim != 4 or image_ZxHxWxC.shape[:3] != label_ZxHxW.shape:
+        return None
+    return CachedCase(name, image_ZxHxWxC, label_ZxHxW, (z_mm, h_mm, w_mm))
 
 
 def _save(path: Path, array: np.ndarray) -> None:

@@ -19,7 +19,7 @@ from typing import Protocol
 import numpy as np
 
 from ivdjax import files
-from ivdjax.data import nifti
+from ivdjax.data import nifti, paths
 from ivdjax.errors import DataError, UsageError
 
 DIXON = ("fat", "inn", "opp", "wat")
@@ -46,7 +46,10 @@ PHANTOM_MARK = "phantom.json"
 
 def is_phantom(root: Path) -> bool:
     """Whether a folder's cases were drawn by a program, and no person was scanned."""
-    return (root / PHANTOM_MARK).is_file()
+    try:
+        return (root / PHANTOM_MARK).is_file()
+    except OSError:  # settings may name what cannot be a folder
+        return False
 
 
 class Reader(Protocol):
@@ -116,11 +119,12 @@ class Survey:
 def survey(root: str | Path, channels: Sequence[str] = DIXON) -> Survey:
     """Walk a folder, four levels deep, and sort its volumes by what their names say.
 
-    Hidden files are passed over and linked folders are not entered. Channel names are matched exactly first, then
-    whatever their case.
+    Hidden files are passed over and linked folders are not entered (but see `data.paths`). Channel names are matched
+    exactly first, then whatever their case.
 
     Raises:
-      DataError: `root` is missing, not a folder, or a folder in it may not be read.
+      DataError: `root` is missing, not a folder, or a folder in it may not be read; a file is a link out of it or has
+        no plain name.
       UsageError: no channels, or one twice.
     """
     root, channels = Path(root), tuple(channels)
@@ -132,6 +136,9 @@ def survey(root: str | Path, channels: Sequence[str] = DIXON) -> Survey:
     found = Survey(root, channels)
     for path in _volumes(root):
         name, kind = _parse(path, root, channels)
+        paths.check_link(path, root)
+        for word in (_stem(path), name):
+            paths.check_name(word, path)
         if kind in channels:
             found.images[name][kind].append(path)
         elif kind in LABELS:
@@ -255,6 +262,8 @@ def assign_subjects(cases: Sequence[Case], rule: str, table: Path | None = None)
         subjects = read_table(Path(table), "subject")
         if absent := [case.name for case in cases if case.name not in subjects]:
             raise DataError(f"{table}: no row for case {', '.join(absent)}; add one")
+        for subject in subjects.values():
+            paths.check_name(subject, Path(table))
     else:
         raise UsageError(f"--data.subjects {rule}: choose pairs, single or table")
     return [replace(case, subject=subjects[case.name]) for case in cases]
@@ -264,12 +273,23 @@ def _volumes(root: Path) -> list[Path]:
     def refuse(error: OSError) -> None:
         raise DataError(f"{error.filename}: cannot be listed: {error.strerror}") from error
 
-    paths = []
-    for folder, inner, names in os.walk(root, onerror=refuse):
+    found = []
+    for folder, inner, inside in os.walk(root, onerror=refuse, followlinks=paths.follow()):
         deep = len(Path(folder).relative_to(root).parts) >= MAX_DEPTH
-        inner[:] = [] if deep else sorted(name for name in inner if not name.startswith("."))
-        paths += [Path(folder, f) for f in sorted(names) if f.endswith(nifti.SUFFIXES) and not f.startswith(".")]
-    return paths
+        named = [] if deep else sorted(name for name in inner if not name.startswith("."))
+        inner[:] = [name for name in named if _entered(Path(folder, name), root)]
+        found += [Path(folder, f) for f in sorted(inside) if f.endswith(nifti.SUFFIXES) and not f.startswith(".")]
+    return found
+
+
+def _entered(folder: Path, root: Path) -> bool:
+    """Whether a folder is walked into: a linked one only where it lies outside and links are followed."""
+    if not folder.is_symlink():
+        return True
+    out = paths.leads_out(folder, root)
+    if out and not paths.follow():
+        paths.pass_over(folder)
+    return out and paths.follow()
 
 
 def _parse(path: Path, root: Path, channels: tuple[str, ...]) -> tuple[str, str]:

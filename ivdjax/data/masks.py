@@ -4,7 +4,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from ivdjax import files
-from ivdjax.data import dataset, nifti
+from ivdjax.data import dataset, nifti, paths
 from ivdjax.errors import DataError
 
 # What `inference` writes of a case beside its mask, as <case>_<kind>; never a mask.
@@ -18,13 +18,14 @@ def find(path: Path, cases: Collection[str] = ()) -> dict[str, Path]:
     has neither label nor image, and so must be a flat one. Maps that were predicted beside masks are passed over.
 
     Raises:
-      DataError: no mask is there, or a case has two.
+      DataError: no mask is there, a case has two, or as `data.dataset.survey`.
     """
     if not path.exists():
         raise DataError(f"{path}: no such file or folder{files.near(path)}; pass a mask, or a folder of masks or cases")
     if path.is_file():
         if not path.name.endswith(nifti.SUFFIXES):
             raise DataError(f"{path}: not named .nii or .nii.gz; pass a mask, or a folder of masks or cases")
+        paths.check_name(case_name(path), path)
         return {case_name(path): path}
     survey = dataset.survey(path)
     found = [(case, file) for case in survey.names() for file in survey.labels.get(case, [])]

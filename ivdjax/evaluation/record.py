@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,13 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from ivdjax.data import dataset, nifti
+from ivdjax.data import dataset, nifti, paths
 from ivdjax.errors import DataError
 from ivdjax.evaluation.challenge import DiscScore
 from ivdjax.evaluation.evaluate import COLUMNS
 from ivdjax.evaluation.metrics import Spacing
 from ivdjax.files import read_json
 from ivdjax.training import logbook
+
+# What goes wrong where a file has values of other types or sizes than this version of ivdjax writes.
+MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 
 # Where a run whose masks were worked on keeps them and their scores as they were before.
 RAW = "raw"
@@ -138,6 +142,7 @@ def read_prediction(run: Record, case: str) -> np.ndarray:
     Raises:
       DataError: it cannot be read.
     """
+    paths.check_name(case, run.folder / "scores.json")
     return nifti.read_label(run.folder / "predictions" / f"{case}.nii.gz").array
 
 
@@ -146,12 +151,13 @@ def fingerprint(record: Record) -> str | None:
 
     It is the SHA-256 of the names of the cases and of the fingerprints in the cache, sixteen digits of it.
     """
-    named = record.config.get("data", {}).get("cache")
-    cache = Path(named) if named else record.folder / "cache"
+    data = record.config.get("data")
+    named = data.get("cache") if isinstance(data, dict) else None
+    cache = Path(named) if isinstance(named, str) else record.folder / "cache"
     digest = hashlib.sha256()
     for name in sorted(str(case["case"]) for case in record.scores["cases"]):
         stamp = cache / name / "case.json"
-        if not stamp.is_file():
+        if paths.fault(name) or not stamp.is_file():
             return None
         digest.update(f"{name} {read_json(stamp).get('fingerprint')}\n".encode())
     return digest.hexdigest()[:16]
@@ -161,11 +167,11 @@ def _read_discs(path: Path) -> list[DiscScore]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
-            rows = list(reader)
+            names, rows = tuple(reader.fieldnames or ()), list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise DataError(f"{path}: cannot be read ({reason}); evaluate the run first") from error
-    if tuple(reader.fieldnames or ()) != COLUMNS:
+    if names != COLUMNS:
         raise DataError(f"{path}: its columns are not {','.join(COLUMNS)}; evaluate the run again")
     try:
         return [_disc(row) for row in rows]
@@ -175,4 +181,6 @@ def _read_discs(path: Path) -> list[DiscScore]:
 
 def _disc(row: Mapping[str, str]) -> DiscScore:
     numbers = {name: float(row[name]) for name in COLUMNS[3:]}
+    if not all(map(math.isfinite, numbers.values())):
+        raise ValueError("a number that is not finite")
     return DiscScore(case=row["case"], disc=int(row["disc"]), found=row["found"] == "1", **numbers)

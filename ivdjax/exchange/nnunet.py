@@ -18,7 +18,7 @@ import numpy as np
 
 from ivdjax import files
 from ivdjax.config import Data
-from ivdjax.data import dataset, nifti, splits
+from ivdjax.data import dataset, nifti, paths, splits
 from ivdjax.data.dataset import Case
 from ivdjax.errors import DataError, UsageError
 from ivdjax.evaluation import discs
@@ -76,13 +76,13 @@ def to_tree(
     labels = _labels(source / _FOLDERS[part][1], images, raw, needed=part == "train")
     number, told = _numbers(raw.labels, disc_names) if labels else (None, [])
     with files.making(out) as partial:
-        for done, (name, paths) in enumerate(images.items(), start=1):
+        for done, (name, sources) in enumerate(images.items(), start=1):
             (partial / name).mkdir()
             made = [partial / name / f"{name}_{channel}.nii.gz" for channel in raw.channels]
-            for path, image in zip(paths, made, strict=True):
+            for path, image in zip(sources, made, strict=True):
                 _copy_image(path, image)
                 if fault := dataset.difference(nifti.read_grid(image), nifti.read_grid(made[0])):
-                    raise DataError(f"{path}: {fault} than {paths[0].name}; bring the channels to one grid first")
+                    raise DataError(f"{path}: {fault} than {sources[0].name}; bring the channels to one grid first")
             if labels:
                 grid = nifti.read_grid(made[0])
                 label_ZxHxW = dataset.load_label(labels[name], grid, label_grid, _reader(raw.ending))
@@ -222,17 +222,19 @@ def _describe(source: Path, channels: tuple[str, ...]) -> _Raw:
 def _images(folder: Path, raw: _Raw) -> dict[str, list[Path]]:
     """The images of each case, in natural order of the cases, channel by channel."""
     found: dict[str, dict[int, Path]] = defaultdict(dict)
-    for path in folder.glob(f"*{raw.ending}"):
+    for path in folder.glob(f"[!.]*{raw.ending}"):
         match = re.fullmatch(r"(.+)_(\d{4})", path.name.removesuffix(raw.ending))
         if match is None or int(match[2]) >= len(raw.channels):
             raise DataError(
                 f"{path}: not named CASE_0000 to CASE_{len(raw.channels) - 1:04d}; rename it or move it away"
             )
+        paths.check_link(path, folder)
+        paths.check_name(match[1], path)
         found[match[1]][int(match[2])] = path
     if not found:
         raise DataError(f"{folder}: no CASE_0000{raw.ending} in it; pass a raw folder of nnU-Net, Dataset123_NAME")
-    for name, paths in found.items():
-        if missing := [f"{name}_{i:04d}{raw.ending}" for i in range(len(raw.channels)) if i not in paths]:
+    for name, there in found.items():
+        if missing := [f"{name}_{i:04d}{raw.ending}" for i in range(len(raw.channels)) if i not in there]:
             raise DataError(f"{folder}: case {name} lacks {', '.join(missing)}; add the file")
     return {name: [found[name][i] for i in range(len(raw.channels))] for name in sorted(found, key=dataset.natural)}
 
@@ -241,6 +243,8 @@ def _labels(folder: Path, images: dict[str, list[Path]], raw: _Raw, needed: bool
     if not needed and not folder.is_dir():
         return {}
     labels = {name: folder / f"{name}{raw.ending}" for name in images}
+    for path in labels.values():
+        paths.check_link(path, folder)
     if missing := [path for path in labels.values() if not path.is_file()]:
         raise DataError(f"{missing[0]}: no such file, though its images are there; add it")
     return labels
