@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.console import Console
 
-from ivdjax import command_line, files, limits, parsing, progress
+from ivdjax import __version__, command_line, files, limits, parsing, progress
 from ivdjax.config import Data, Phantom
 from ivdjax.errors import UsageError
 from ivdjax.exchange import verbs
@@ -44,6 +44,7 @@ class PhantomVerb:
         from ivdjax.data import phantom
 
         limits.check_phantom(Phantom(self.cases, self.seed, self.shape, self.spacing_mm))
+        files.writable(self.out.parent)
         command_line.need_devices()
         with progress.bar("drawing") as advance:
             phantom.write_tree(
@@ -120,6 +121,8 @@ class PredictVerb:
         from ivdjax.inference import confidence, weights
 
         folder, source, out = self._places()
+        if not (folder / "config.json").exists() and (source / "config.json").exists():
+            raise UsageError(f"predict: {source} is a run's folder and {folder} is not; RUN comes first, then INPUT")
         command_line.need_devices()
         networks = trained.load(weights.find(folder) if self.weights is not None else folder, self.checkpoint)
         networks = networks.told(**self._told())
@@ -386,6 +389,9 @@ def _command(words: Sequence[str], known: Mapping[str, Any] = VERBS, prog: str =
     first, *rest = words
     if first in ("-h", "--help"):
         print(_verbs(prog, known))
+        sys.exit(0)
+    if first == "--version":
+        print(f"ivdjax {__version__}")
         sys.exit(0)
     if first not in known:
         meant = parsing.nearest(first, list(known))

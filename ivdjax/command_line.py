@@ -179,7 +179,7 @@ def end(command: Callable[[], int], reword: Callable[[str], str] = str) -> None:
     except OSError as error:
         # The disk of the standard output, or of a file that a library wrote.
         where = error.filename if error.filename is not None else "the output"
-        fault = f"{where}: {error.strerror or error}; make room or mend it, then start again"
+        fault = f"{where}: {error.strerror or error}; mend that, then start again"
         print(f"ivdjax: {one_line(fault)}", file=sys.stderr)
         code = 1
     sys.exit(code)

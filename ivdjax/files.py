@@ -68,6 +68,10 @@ def making(folder: Path) -> Iterator[Path]:
 
 
 def _unwritable(path: Path, error: OSError) -> DataError:
+    try:
+        writable(path.parent)
+    except DataError as better:
+        return better
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     remedy = "make room, or choose another place" if full else "choose another place"
     return DataError(f"{path}: cannot be written: {error.strerror or error}; {remedy}")
@@ -84,7 +88,7 @@ def writable(folder: Path) -> None:
         there = there.parent
     if not there.is_dir():
         raise DataError(f"{there}: is a file where a folder is needed; choose another place")
-    if not os.access(there, os.W_OK | os.X_OK):
+    if not os.access(there, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
         raise DataError(f"{there}: may not be written to; choose another place, or ask for the permission")
 
 
@@ -112,7 +116,7 @@ def near(path: Path) -> str:
     if not there.is_dir():
         return f", since {there} is a file"
     try:
-        close = difflib.get_close_matches(missing, [path.name for path in there.iterdir()], 1)
+        close = difflib.get_close_matches(missing, [path.name for path in there.iterdir()], 1, 0.75)
     except OSError:
         return ""
     if close:

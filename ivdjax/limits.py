@@ -72,6 +72,9 @@ def check(experiment: Experiment) -> None:
         raise UsageError(f"--data.clip-percentiles {low:g} {high:g}: the first is the smaller")
     if experiment.data.slices % 2 == 0:
         raise UsageError(f"--data.slices {experiment.data.slices}: choose an odd number, so that a stack has a centre")
+    channels = experiment.data.channels
+    if not channels or len({channel.lower() for channel in channels}) != len(channels):
+        raise UsageError(f"--data.channels {' '.join(channels) or 'without names'}: name one or more, each once")
     _check_voxels(experiment.data.phantom.shape)
     _check_network(experiment)
 

@@ -115,7 +115,7 @@ def _fault(box: str, words: Sequence[str]) -> str:
         names = [row.strip() for row in parts[0] if re.match(r" {5}\S", row)]
         return f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} missing"
     if first.startswith("Unrecognized options: "):
-        return f"{first.removeprefix('Unrecognized options: ')}: too much, options begin with --"
+        return f"{first.removeprefix('Unrecognized options: ')}: more than this takes; options begin with --"
     if choice := _CHOICE.fullmatch(first):
         value, option, known = choice.groups()
         choices = [word for word in re.findall(r"'([^']*)'", known) if word != "None"]

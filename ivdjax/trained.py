@@ -1,5 +1,6 @@
 """What a finished training is good for: it is read from its folder, segments cases, and is passed on."""
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -207,7 +208,11 @@ def load(folder: Path, checkpoint: str | None = None) -> Trained:
         DataError: the folder is neither that of a run nor of weights, or it has no checkpoint.
     """
     if not folder.is_dir():
-        what = "is a file" if folder.exists() else f"no such folder{files.near(folder)}"
+        if folder.exists():
+            what = "is a file"
+        else:
+            packaged = difflib.get_close_matches(str(folder), weights.PACKAGED, 1)
+            what = "no such folder" + (f"; did you mean {packaged[0]}?" if packaged else files.near(folder))
         raise DataError(f"{folder}: {what}; pass the folder of a run, or of released weights (--weights)")
     experiment = read_experiment(folder)
     if (folder / weights.FILE).exists():
@@ -222,6 +227,7 @@ def load(folder: Path, checkpoint: str | None = None) -> Trained:
     if step is None:
         raise DataError(f"{folder / 'checkpoints'}: no checkpoint yet; train the run further")
     params = tuple(state.mean_params for state in read_states(experiment, checkpoints, step))
+    _check_fit(params[0], experiment, folder / "checkpoints" / str(step))
     return Trained(experiment, params, _learnt_mm(folder, experiment))
 
 
@@ -253,8 +259,8 @@ def _check_fit(params: Params, experiment: Experiment, path: Path) -> None:
     found = {jax.tree_util.keystr(name): leaf.shape for name, leaf in jax.tree.leaves_with_path(params)}
     if odd := [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]:
         raise DataError(
-            f"{path}: is not of the network in config.json beside it ({odd[0]}: {found.get(odd[0], 'missing')} "
-            f"against {wanted.get(odd[0], 'none')}); restore both from one release"
+            f"{path}: is not of the network in config.json ({odd[0]}: {found.get(odd[0], 'missing')} "
+            f"against {wanted.get(odd[0], 'none')}); restore both from one place"
         )
 
 

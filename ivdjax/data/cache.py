@@ -48,6 +48,7 @@ def build(cases: Sequence[Case], data: Data, folder: Path) -> Iterator[CachedCas
     Raises:
         DataError: a case cannot be read or has no label.
     """
+    files.writable(folder)
     with ThreadPoolExecutor(max(1, data.threads)) as pool:
         yield from pool.map(lambda case: _cached(case, data, folder), cases)
 

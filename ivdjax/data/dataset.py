@@ -128,7 +128,7 @@ def survey(root: str | Path, channels: Sequence[str] = DIXON) -> Survey:
       UsageError: no channels, or one twice.
     """
     root, channels = Path(root), tuple(channels)
-    if not channels or len({c.lower() for c in channels}) != len(channels):
+    if not all(channels) or len({c.lower() for c in channels}) != max(1, len(channels)):
         raise UsageError(f"channels must be one or more different names, not {' '.join(channels) or 'none'}")
     if not root.is_dir():
         what = "not a folder" if root.exists() else f"no such folder{files.near(root)}"

@@ -283,9 +283,19 @@ def _pair(predictions: Path, references: Path) -> tuple[dict[str, tuple[Path | N
             f"{predictions}: none of its masks ({_few(predicted)}) is named after a case of {references} "
             f"({_few(referred)}); name them <case>.nii.gz"
         )
+    swapped = _named_as_labels(predicted) and not _named_as_labels(referred)
     extra = [case for case in predicted if case not in referred]
     warnings = [f"{predictions}: not scored, for want of a reference: {_few(extra)}"] if extra else []
+    if swapped:
+        warnings.append(
+            f"{predictions}: its masks are named as references are, and those of {references} are not; PREDICTIONS come "
+            "first, then REFERENCES"
+        )
     return {case: (predicted.get(case), reference) for case, reference in referred.items()}, warnings
+
+
+def _named_as_labels(found: Mapping[str, Path]) -> bool:
+    return any(masks.case_name(path) != path.name.partition(".nii")[0] for path in found.values())
 
 
 def _few(names: Collection[str]) -> str:

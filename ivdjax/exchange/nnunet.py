@@ -214,6 +214,8 @@ def _describe(source: Path, channels: tuple[str, ...]) -> _Raw:
     if channels and len(channels) != len(named):
         raise UsageError(f"--channels {' '.join(channels)}: dataset.json has {len(named)} ({', '.join(named)})")
     channels = channels or tuple(re.sub(r"[^\w-]+", "-", str(name)).strip("-") for name in named)
+    if odd := [channel for channel in channels if not re.fullmatch(r"\w[\w-]*", channel)]:
+        raise UsageError(f"--channels {odd[0]!r}: is no name for a file; use letters, digits, - and _")
     if not all(channels) or len({channel.lower() for channel in channels}) != len(channels):
         raise UsageError(f"{path}: channels {', '.join(map(repr, named))} need different names; pass --channels")
     return _Raw(channels, {name: value for name, value in labels.items() if value}, ending)

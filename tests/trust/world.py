@@ -80,7 +80,7 @@ def experiment(root: Path) -> Experiment:
     )
     return Experiment(
         name="tiny",
-        model=UNet(features=(2, 4), depth=1),
+        model=UNet(features=(4, 8), depth=1),
         run_dir=Path("run"),
         data=Data(
             root=root / "tree",
