@@ -1,30 +1,34 @@
 """The `ivdjax` command: one short function a verb."""
 
+import re
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
 
-from ivdjax import command_line, files, progress
+from ivdjax import __version__, command_line, files, limits, parsing, progress
 from ivdjax.config import Data, Phantom
 from ivdjax.errors import UsageError
 from ivdjax.exchange import verbs
 
 # Each verb imports what it needs when it runs, so that no verb waits for another's packages.
 
-# The names of `evaluation.discs.Scheme`, in small letters.
-LabelScheme = Literal["as-is", "ivdjax", "mrspineseg", "spider", "totalspineseg"]
+# The names of `evaluation.discs.Scheme`, in small letters; and with a word for none.
+NamedScheme = Literal["ivdjax", "mrspineseg", "spider", "totalspineseg"]
+LabelScheme = Literal["as-is", NamedScheme]
+MeasuredScheme = Literal["count", NamedScheme]
 
 
 @dataclass(frozen=True)
 class PhantomVerb:
     """Draw synthetic cases, laid out as IVDM3Seg lays out its own."""
 
-    out: tyro.conf.Positional[Path]
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """Folder to make."""
     cases: int = Phantom.cases
     """Cases to draw; consecutive pairs are two scans of one subject."""
@@ -39,6 +43,9 @@ class PhantomVerb:
         """Do it and return the exit code."""
         from ivdjax.data import phantom
 
+        limits.check_phantom(Phantom(self.cases, self.seed, self.shape, self.spacing_mm))
+        files.writable(self.out.parent)
+        command_line.need_devices()
         with progress.bar("drawing") as advance:
             phantom.write_tree(
                 self.out,
@@ -56,7 +63,7 @@ class PhantomVerb:
 class CheckVerb:
     """List a folder's cases and all that is wrong with them; exit 0 where they are usable, 1 where not."""
 
-    root: tyro.conf.Positional[Path]
+    root: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="ROOT")]
     """Folder with the cases."""
     channels: tuple[str, ...] = Data.channels
     """Names of the images of a case, as in NAME_<channel>.nii.gz."""
@@ -67,6 +74,8 @@ class CheckVerb:
         """Do it and return the exit code."""
         from ivdjax.data import check
 
+        if self.json is not None:
+            files.named(self.json, ".json", "the report")
         report = check.check(self.root, self.channels)
         check.print_report(report, Console())
         if self.json is not None:
@@ -81,16 +90,16 @@ class PredictVerb:
     ivdjax predict RUN INPUT OUT, or ivdjax predict --weights default INPUT OUT. Masks lie on the grids of the images.
     """
 
-    paths: tyro.conf.Positional[tuple[Path, ...]]
+    paths: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN INPUT OUT")]
     """Folder of the run (not with --weights); folder of a case, or of many; folder for <case>.nii.gz, where existing
-    masks of the same name are replaced."""
+    masks of the same name, and their maps, are replaced."""
     weights: Path | None = None
     """Weights in place of a run: `default`, those that come with the package, or a folder of released ones."""
     channels: tuple[str, ...] = ()
     """Images to use, of those the run was trained with. By default all of them, or, where the run was trained with
     --augment.channel-dropout and so takes any set, those that the cases have."""
     checkpoint: Literal["last", "best"] | None = None
-    """Weights to use; as the run's configuration says by default, as do the settings below."""
+    """Which of the run's weights to use; as its configuration says by default, as do the settings below."""
     shifts: int | None = None
     """Average over so many small shifts of the volume, too; at most eight."""
     maps: bool = False
@@ -98,8 +107,10 @@ class PredictVerb:
     OUT/confidence.csv."""
     specks_mm3: float | None = None
     """Take out pieces of the mask smaller than this; 0 keeps them."""
-    column: bool = False
-    """Keep only the discs that a column can pass through; on, too, where the run's configuration has it."""
+    column: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Keep only the discs that a column can pass through."""
+    no_column: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Keep the others, too."""
     lowest: int | None = None
     """Keep this many discs of the column from the lowest upwards, and nothing above; 0 keeps all."""
 
@@ -109,38 +120,66 @@ class PredictVerb:
         from ivdjax.data import dataset
         from ivdjax.inference import confidence, weights
 
-        *runs, source, out = self.paths if len(self.paths) > 1 else (None, None, None)
-        if len(runs) != (self.weights is None) or out is None:
-            raise UsageError("predict: name a run, the input and the output; with --weights the last two alone")
-        networks = trained.load(weights.find(self.weights) if self.weights is not None else runs[0], self.checkpoint)
+        folder, source, out = self._places()
+        if not (folder / "config.json").exists() and (source / "config.json").exists():
+            raise UsageError(f"predict: {source} is a run's folder and {folder} is not; RUN comes first, then INPUT")
+        command_line.need_devices()
+        networks = trained.load(weights.find(folder) if self.weights is not None else folder, self.checkpoint)
         networks = networks.told(**self._told())
         channels = self.channels or networks.channels_in(source)
         networks.accept(channels)
-        cases, sure = dataset.discover(source, channels), {}
+        cases, sure, odd = dataset.discover(source, channels), {}, {}
+        if files.same(out, source) or any(files.same(out, image.parent) for case in cases for image in case.images):
+            raise UsageError(f"{out}: holds the images; name another folder for the masks")
+        files.writable(out)
         with progress.bar("predicting") as advance:
             for done, case in enumerate(cases, start=1):
                 found = networks.predict(case, out / f"{case.name}.nii.gz", channels)
+                if fault := networks.unlike(found.spacing_mm):
+                    odd[case.name] = fault
                 if self.maps:
                     sure[case.name] = found.confidence()
                 advance(done, len(cases))
         if self.maps:
             files.write_text(out / "confidence.csv", confidence.to_csv(sure))
+        else:
+            files.remove(out / "confidence.csv")  # of masks that are no more
+        if odd:
+            name, fault = next(iter(odd.items()))
+            print(f"case {name}{f' and {len(odd) - 1} more' if len(odd) > 1 else ''}: {fault}", file=sys.stderr)
         print(f"{out}: {len(cases)} mask(s), from {', '.join(channels)}", file=sys.stderr)
         return 0
+
+    def _places(self) -> tuple[Path, Path, Path]:
+        """Where the networks are, where the images, and where the masks go."""
+        if self.weights is not None and self.checkpoint is not None:
+            raise UsageError("--checkpoint: is one of a run's; --weights has no others to choose from: leave it out")
+        if self.column and self.no_column:
+            raise UsageError("--column and --no-column: choose one")
+        places = self.paths if self.weights is None else (self.weights, *self.paths)
+        if len(places) == 3:
+            return places
+        named = "INPUT OUT, and no run, since there is --weights" if self.weights is not None else "RUN INPUT OUT"
+        swallowed = f", before --channels, which took {' '.join(self.channels)}" if self.channels else ""
+        raise UsageError(
+            f"predict: needs {named}{swallowed}; there {'is' if len(self.paths) == 1 else 'are'} {len(self.paths)}"
+            f"{': ' * bool(self.paths)}{' '.join(map(str, self.paths))}; see `ivdjax predict --help`"
+        )
 
     def _told(self) -> dict[str, object]:
         """Settings of prediction that were given, by the names that `Trained.told` knows."""
         given = {name: getattr(self, name) for name in ("shifts", "specks_mm3", "lowest")}
-        return {"maps": self.maps or None, "column": self.column or None, **given}
+        column = self.column if self.column or self.no_column else None
+        return {"maps": self.maps or None, "column": column, **given}
 
 
 @dataclass(frozen=True)
 class EvaluateVerb:
     """Score masks, any tool's, by the challenge's rules; writes scores.csv and scores.json."""
 
-    predictions: tyro.conf.Positional[Path]
+    predictions: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PREDICTIONS")]
     """Folder of <case>.nii.gz, or one mask."""
-    references: tyro.conf.Positional[Path]
+    references: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="REFERENCES")]
     """Tree of cases, folder of masks, or one mask."""
     out: Path = Path("scores")
     """Folder for the scores."""
@@ -199,7 +238,7 @@ class EvaluateVerb:
 class MeasureVerb:
     """Name and measure the discs of masks: levels, volumes, heights, diameters, wedge angles and signals."""
 
-    masks: tyro.conf.Positional[Path]
+    masks: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MASKS")]
     """A mask, a folder of masks, or a tree of cases with their labels."""
     case: Path | None = None
     """Folder of the case's images, or a tree of many, to measure signals in."""
@@ -207,13 +246,13 @@ class MeasureVerb:
     """The table to write."""
     channels: tuple[str, ...] = Data.channels
     """Names of the images to take."""
-    scheme: Literal["count", "ivdjax", "mrspineseg", "spider", "totalspineseg"] = "count"
+    scheme: MeasuredScheme = "count"
     """What the values of the masks mean; count: nothing, levels are counted from the lowest disc, L5/S1."""
     expected: int = 7
     """Discs that a whole mask has (IVDM3Seg: 7); another number is noted. 0 expects none."""
     labels: Path | None = None
     """Folder to write a label map a case to."""
-    labels_scheme: Literal["ivdjax", "mrspineseg", "spider", "totalspineseg"] = "ivdjax"
+    labels_scheme: NamedScheme = "ivdjax"
     """What the values of those label maps mean; ivdjax: 1 is L5/S1, upwards."""
     pictures: Path | None = None
     """Folder to draw each measured disc to, with its landmarks."""
@@ -241,45 +280,57 @@ class MeasureVerb:
 
 
 @dataclass(frozen=True)
-class ConvertVerb:
-    """Make a tree of cases from another tool's folder, or another tool's folder from a tree. No image is resampled."""
-
-    direction: Annotated[
-        Annotated[verbs.FromSpider, tyro.conf.subcommand("spider", prefix_name=False)]
-        | Annotated[verbs.FromNnunet, tyro.conf.subcommand("nnunet", prefix_name=False)]
-        | Annotated[verbs.ToNnunet, tyro.conf.subcommand("to-nnunet", prefix_name=False)],
-        tyro.conf.arg(name=""),
-    ]
-    """From what, or to what."""
-
-    def __call__(self) -> int:
-        """Do it and return the exit code."""
-        return self.direction()
-
-
-@dataclass(frozen=True)
 class ReportVerb:
     """Write the page about a finished run again, or one page that compares two or more."""
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Folders of runs. One: its report.html is written again; its scans are read from where they were."""
-    out: Path = Path("comparison.html")
-    """The page that compares two or more runs; differences are those of a later run to an earlier one."""
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")]
+    """Folders of runs. One: the page about it; its scans are read from where they were."""
+    out: Path | None = None
+    """The page to write; by default report.html in the folder of the one run, or comparison.html here, in which
+    differences are those of a later run to an earlier one."""
 
     def __call__(self) -> int:
         """Do it and return the exit code."""
         if not self.runs:
-            raise UsageError("report needs the folder of a run, or of several to compare")
+            raise UsageError("report: needs the folder of a run, or of several to compare")
         if len(self.runs) == 1:
             from ivdjax import run
 
-            run.write_report(self.runs[0])
-            print(f"Look at {self.runs[0] / 'report.html'}.")
-            return 0
-        from ivdjax.evaluation import compare
+            command_line.need_devices()
+            if self.out is not None:
+                files.named(self.out, ".html", "the page")
+            out = run.write_report(self.runs[0], self.out)
+        else:
+            from ivdjax.evaluation import compare
 
-        compare.write_comparison(self.runs, self.out)
-        print(f"Look at {self.out}.")
+            out = self.out if self.out is not None else Path("comparison.html")
+            files.named(out, ".html", "the page")
+            compare.write_comparison(self.runs, out)
+        print(f"Look at {out}.")
+        return 0
+
+
+@dataclass(frozen=True)
+class ReleaseVerb:
+    """Write a run's weights to a folder of their own, to pass on: `ivdjax predict --weights OUT` takes it.
+
+    With them go the settings, but no name of a case and no path of yours.
+    """
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folder of the run."""
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
+    """Folder to make."""
+    checkpoint: Literal["last", "best"] | None = None
+    """Which of the run's weights; as its configuration says by default."""
+
+    def __call__(self) -> int:
+        """Do it and return the exit code."""
+        from ivdjax import trained
+
+        command_line.need_devices()
+        trained.release(self.run, self.out, self.checkpoint)
+        print(f"{self.out}: the weights of {self.run}; add a line on whose scans taught them", file=sys.stderr)
         return 0
 
 
@@ -295,6 +346,8 @@ class BenchVerb:
         from ivdjax import memory
         from ivdjax.bench import report
 
+        if self.json is not None:
+            files.named(self.json, ".json", "the figures")
         memory.keep_freed()
         result = report.run()
         if self.json is not None:
@@ -302,20 +355,55 @@ class BenchVerb:
         return 0
 
 
+CONVERT = {"spider": verbs.FromSpider, "nnunet": verbs.FromNnunet, "to-nnunet": verbs.ToNnunet}
+
+VERBS = {
+    "phantom": PhantomVerb,
+    "check": CheckVerb,
+    "predict": PredictVerb,
+    "evaluate": EvaluateVerb,
+    "measure": MeasureVerb,
+    "convert": CONVERT,
+    "report": ReportVerb,
+    "release": ReleaseVerb,
+    "bench": BenchVerb,
+}
+
+_ABOUT = {
+    "ivdjax": "Intervertebral discs in Dixon MRI.",
+    "ivdjax convert": "Another tool's folder to a tree of cases, or a tree to another tool's; nothing is resampled.",
+}
+
+
 def main() -> None:
     """Run the `ivdjax` command."""
-    command = partial(tyro.cli, _Verb, prog="ivdjax", description="Intervertebral discs in Dixon MRI.")
     # What an experiment calls --data.channels is --channels of a verb.
-    command_line.end(lambda: command()(), lambda line: line.replace("--data.", "--"))
+    shorter = partial(re.sub, r"--(data|predict)\.(phantom\.|postprocess\.)?", "--")
+    command_line.end(lambda: _command(sys.argv[1:])(), shorter)
 
 
-_Verb = (
-    Annotated[PhantomVerb, tyro.conf.subcommand("phantom")]
-    | Annotated[CheckVerb, tyro.conf.subcommand("check")]
-    | Annotated[PredictVerb, tyro.conf.subcommand("predict")]
-    | Annotated[EvaluateVerb, tyro.conf.subcommand("evaluate")]
-    | Annotated[MeasureVerb, tyro.conf.subcommand("measure")]
-    | Annotated[ConvertVerb, tyro.conf.subcommand("convert")]
-    | Annotated[ReportVerb, tyro.conf.subcommand("report")]
-    | Annotated[BenchVerb, tyro.conf.subcommand("bench")]
-)
+def _command(words: Sequence[str], known: Mapping[str, Any] = VERBS, prog: str = "ivdjax") -> Callable[[], int]:
+    """The verb that a command line names, with what it says."""
+    if not words:
+        raise UsageError(f"say what to do: {', '.join(known)}; see `{prog} --help`")
+    first, *rest = words
+    if first in ("-h", "--help"):
+        print(_verbs(prog, known))
+        sys.exit(0)
+    if first == "--version":
+        print(f"ivdjax {__version__}")
+        sys.exit(0)
+    if first not in known:
+        meant = parsing.nearest(first, list(known))
+        raise UsageError(f"{first}: is none of {', '.join(known)}{meant}; see `{prog} --help`")
+    if first in CONVERT or first != "convert":
+        return parsing.parse(known[first], rest, prog=f"{prog} {first}")
+    return _command(rest, CONVERT, f"{prog} {first}")
+
+
+def _verbs(prog: str, known: Mapping[str, Any]) -> str:
+    """What there is to do, a line each."""
+    width = max(map(len, known))
+    about = {name: _ABOUT[f"{prog} {name}"] if name == "convert" else kind.__doc__ for name, kind in known.items()}
+    lines = [f"  {name:{width}}  {' '.join(text.split(chr(10) * 2)[0].split())}" for name, text in about.items()]
+    return "\n".join([f"usage: {prog} VERB ...", "", _ABOUT[prog], "", *lines, "", f"{prog} VERB --help tells more."])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import os
 import signal
 import sys
 import threading
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from ivdjax import programs
+from ivdjax import parsing, programs
 from ivdjax.config import Experiment
 from ivdjax.errors import DataError, Preempted, UsageError
 
@@ -40,7 +41,13 @@ def experiment(default: Experiment, module_doc: str) -> None:
     """Run an experiment module's default, changed as the command line says."""
 
     def command() -> int:
-        told = tyro.cli(_ExperimentCommand, default=_ExperimentCommand(default), description=module_doc)
+        told = parsing.parse(
+            _ExperimentCommand,
+            sys.argv[1:],
+            prog=f"python -m experiments.{default.name}",
+            default=_ExperimentCommand(default),
+            description=module_doc,
+        )
         from ivdjax import memory, run
 
         memory.keep_freed()
@@ -80,13 +87,18 @@ def ablation(name: str, variants: "Variants", bases: Mapping[str, Experiment], m
     def command() -> int:
         words = sys.argv[1:]
         first = next(iter(bases))
+        if words and not words[0].startswith("-") and words[0] not in bases:
+            meant = parsing.nearest(words[0], list(bases))
+            raise UsageError(f"{words[0]}: is no base to vary; choose {', '.join(bases)}{meant}")
         chosen = words.pop(0) if words and words[0] in bases else first
         title = name if chosen == first else f"{name}-{chosen}"
         default = _AblationCommand(dataclasses.replace(bases[chosen], name=title))
         known = (
             f"{module_doc}\nThe command line may begin with the base to vary: {', '.join(bases)} (default: {first})."
         )
-        told = tyro.cli(_AblationCommand, args=words, default=default, description=known)
+        told = parsing.parse(
+            _AblationCommand, words, prog=f"python -m experiments.{name}", default=default, description=known
+        )
         from ivdjax import memory
         from ivdjax.ablation import estimate, execute, submit
         from ivdjax.ablation.plan import plan
@@ -117,14 +129,39 @@ def _join(told: _ExperimentCommand) -> None:
 
     if told.distributed is not None:
         distributed.start(told.distributed, told.processes, told.process)
+        need_devices()
     elif told.processes is not None or told.process is not None:
         raise UsageError("--processes and --process belong to --distributed HOST:PORT; pass all three or none")
+    else:
+        need_devices()
     preemption.stop_on_sigterm()
+
+
+def need_devices() -> None:
+    """See that the devices that are asked for are there; jax would say it later, and at length.
+
+    Raises:
+        UsageError: they are not.
+    """
+    import jax
+
+    try:
+        jax.devices()
+    # The second is what jax raises where the plug-in of CUDA is not installed.
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition(" (set JAX_PLATFORMS")[0].replace("\n", " ")
+        raise UsageError(
+            f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')}: there is no such device that jax can use"
+            f"{f' ({reason})' if reason else ''}; install ivdjax with the extra `cuda` or `tpu`, or unset "
+            "JAX_PLATFORMS to take what is there"
+        ) from error
 
 
 def end(command: Callable[[], int], reword: Callable[[str], str] = str) -> None:
     """Exit with the command's code; bad data is one line on stderr and 1, wrong use one line and 2."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(_OneLine("%(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     # Their notes on every save would drown the run's own lines; what fails is raised, too, and told once.
     for noisy, level in (("absl", logging.CRITICAL), ("orbax", logging.CRITICAL), ("jax", logging.ERROR)):
         logging.getLogger(noisy).setLevel(level)
@@ -133,12 +170,23 @@ def end(command: Callable[[], int], reword: Callable[[str], str] = str) -> None:
     sys.unraisablehook = partial(_unheard, hook)
     try:
         code = command()
+        sys.stdout.flush()
     except (DataError, UsageError, Preempted) as error:
-        print(f"ivdjax: {reword(str(error))}", file=sys.stderr)
+        print(f"ivdjax: {one_line(reword(str(error)))}", file=sys.stderr)
         code = {DataError: 1, UsageError: 2, Preempted: 75}[type(error)]
     except KeyboardInterrupt:
         print("ivdjax: stopped; the same command goes on from where it can", file=sys.stderr)
         code = 130
+    except BrokenPipeError:
+        # Whoever read has read enough, as in `ivdjax check ROOT | head`; what is left must not complain at the exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    except OSError as error:
+        # The disk of the standard output, or of a file that a library wrote.
+        where = error.filename if error.filename is not None else "the output"
+        fault = f"{where}: {error.strerror or error}; mend that, then start again"
+        print(f"ivdjax: {one_line(fault)}", file=sys.stderr)
+        code = 1
     finally:
         sys.unraisablehook = hook
         if before is not None and threading.current_thread() is threading.main_thread():
@@ -150,3 +198,15 @@ def _unheard(otherwise: Callable[[Any], object], told: Any) -> None:
     """Pass over what threads of a failed save or restore say of each other; the failure itself is raised."""
     if not (isinstance(told.exc_value, RuntimeError) and str(told.exc_value) == "Event loop is closed"):
         otherwise(told)
+
+
+def one_line(text: str) -> str:
+    """The text with what a name may hold but a terminal should not be sent, such as line breaks, spelt out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+class _OneLine(logging.Formatter):
+    """Log lines that stay lines."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return one_line(super().format(record))

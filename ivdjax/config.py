@@ -295,6 +295,9 @@ def to_dict(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+_CALLED = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", Path: "a path"}
+
+
 def from_dict(kind: Any, value: Any, where: str) -> Any:
     """Rebuild a value of type `kind` from what `to_dict` made of it.
 
@@ -325,7 +328,8 @@ def from_dict(kind: Any, value: Any, where: str) -> Any:
         return Path(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63:
         return float(value)
-    raise DataError(f"{where}: {value!r} is not a {kind}; was it written by another version of ivdjax?")
+    wanted = " or ".join(map(repr, arguments)) if origin is Literal else _CALLED.get(kind, str(kind))
+    raise DataError(f"{where}: {value!r} is not {wanted}; was it written by another version of ivdjax?")
 
 
 def _dataclass_from_dict(kind: type, value: Any, where: str) -> Any:

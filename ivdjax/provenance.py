@@ -4,6 +4,7 @@ A run's folder keeps it in `provenance.json`:
 
 - `data`: `cases`, for each the SHA-256 of the bytes of its scans and its mask, and `sha256` over all of them. Neither
   depends on where the scans lie or on any setting.
+- `spacing_mm`: the smallest and the largest voxel size among them, along Z, H, W.
 - `starts`: an entry each time training began or went on, with the step it began at.
 """
 
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from ivdjax import files
 from ivdjax.config import Experiment
@@ -45,7 +47,7 @@ def keep(folder: Path, experiment: Experiment, cases: Sequence[CachedCase], step
         DataError: what the folder tells cannot be read.
     """
     path, digests = folder / record.PROVENANCE, {case.name: case.digest for case in cases}
-    told: dict[str, Any] = files.read_json(path) if path.exists() else {"data": _data(digests), "starts": []}
+    told: dict[str, Any] = files.read_json(path) if path.exists() else _begun(cases)
     if changed := sorted(name for name, digest in told["data"]["cases"].items() if digests.get(name) != digest):
         raise UsageError(
             f"{folder}: was begun with other scans or masks ({', '.join(changed)} changed since); restore them, or "
@@ -53,6 +55,15 @@ def keep(folder: Path, experiment: Experiment, cases: Sequence[CachedCase], step
         )
     told["starts"].append(_start(experiment, step))
     files.write_json(path, told)
+
+
+def _begun(cases: Sequence[CachedCase]) -> dict[str, Any]:
+    digests, spacing_Px3 = {case.name: case.digest for case in cases}, np.array([case.spacing_mm for case in cases])
+    return {
+        "data": _data(digests),
+        "spacing_mm": [spacing_Px3.min(axis=0).tolist(), spacing_Px3.max(axis=0).tolist()],
+        "starts": [],
+    }
 
 
 def _data(digests: dict[str, str]) -> dict[str, Any]:

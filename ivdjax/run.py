@@ -12,7 +12,7 @@ from pathlib import Path
 
 import jax
 
-from ivdjax import config, files, lock, progress, provenance, run_folder, trained
+from ivdjax import config, files, limits, lock, progress, provenance, run_folder, trained
 from ivdjax.config import Experiment, Phantom
 from ivdjax.data import cache, dataset, nifti, phantom, splits
 from ivdjax.data.cache import CachedCase
@@ -20,8 +20,9 @@ from ivdjax.data.dataset import Case
 from ivdjax.data.splits import Member
 from ivdjax.errors import DataError, UsageError
 from ivdjax.evaluation import calibration, evaluate, record, reliability, report
-from ivdjax.inference import predict, weights
+from ivdjax.inference import weights
 from ivdjax.training import checkpoint, distributed, loop, trackers, transfer
+from ivdjax.training.state import Params
 
 logger = logging.getLogger("ivdjax")
 
@@ -66,7 +67,19 @@ def _run(experiment: Experiment, drawn: Path | None, until_done: contextlib.Exit
         _say(f"Finished already: look at {finished} (scores in {folder / 'scores.json'}).")
         return
     distributed.first(lambda: until_done.enter_context(run_folder.at_work(folder)))
-    distributed.first(lambda: run_folder.claim(folder, experiment))
+    claimed = distributed.first(lambda: run_folder.claim(folder, experiment))
+    try:
+        _finish(experiment, start_params, drawn)
+    except (DataError, UsageError):
+        # Where nothing was learnt yet the folder is free again, so that the settings may change with what is mended.
+        if claimed and checkpoint.newest(folder) == 0:
+            run_folder.unclaim(folder)
+        raise
+
+
+def _finish(experiment: Experiment, start_params: Params | None, drawn: Path | None) -> None:
+    """Do what is not yet done of an experiment whose folder is claimed."""
+    folder, data = experiment.folder, experiment.data
     root = data.root if data.root is not None else folder / "phantom"
     if data.root is None:
         distributed.first(lambda: _link(root, drawn) if drawn is not None else draw_phantom(root, data.phantom))
@@ -211,19 +224,11 @@ def _with_members(cases: Sequence[Case], experiment: Experiment) -> tuple[list[C
 def check(experiment: Experiment) -> None:
     """Refuse settings that do not fit each other, before anything is written."""
     data, train, dixon = experiment.data, experiment.train, set(dataset.DIXON)
-    if data.slices % 2 == 0:
-        raise UsageError(f"--data.slices {data.slices}: choose an odd number, so that a stack has a centre")
-    if min(train.steps, train.batch_size, train.log_every, train.checkpoint_every) < 1 or train.validate_every < 0:
-        raise UsageError(
-            "--train: steps, batch-size, log-every and checkpoint-every are 1 or more, validate-every is 0 or more"
-        )
+    limits.check(experiment)
     if data.root is None and not set(data.channels) <= dixon:
         wrong = ", ".join(data.channels)
         raise UsageError(f"--data.root: name the folder with the cases; the phantom has no channel {wrong}")
-    if experiment.seeds < 1 or experiment.seed < 0 or train.steps_per_call < 0:
-        raise UsageError("--seeds is 1 or more, --seed and --train.steps-per-call (0: as many as is best) 0 or more")
     trackers.check(train.tracker)
-    predict.check(experiment.predict)
     if not data.fresh.per_step:
         return
     if experiment.folds == "all":
@@ -272,8 +277,12 @@ def _link(link: Path, folder: Path) -> None:
         link.symlink_to(os.path.relpath(folder, link.parent), target_is_directory=True)
 
 
-def write_report(folder: Path) -> Path:
+def write_report(folder: Path, out: Path | None = None) -> Path:
     """Write the report of a run whose cases are predicted and scored, from its folder and its images.
+
+    Args:
+        folder: of the run.
+        out: file to make or replace; None writes `report.html` into the folder.
 
     Returns:
         The path of the page.
@@ -281,9 +290,10 @@ def write_report(folder: Path) -> Path:
     Raises:
         DataError: the folder is not that of such a run, or its data is not where it was.
     """
+    finished = record.read(folder)
     experiment = trained.read_experiment(folder)
     data = experiment.data
-    pages = record.load_cases(record.read(folder))
+    pages = record.load_cases(finished)
     cases, members = _members(data.root if data.root is not None else folder / "phantom", experiment)
     run_folder.keep_splits(folder, cases, members)
     held_out = sorted({case for member in members for case in member.held_out})
@@ -301,4 +311,4 @@ def write_report(folder: Path) -> Path:
     source = "the digital phantom"
     if data.root is not None and not dataset.is_phantom(data.root):
         source = data.root.resolve().name
-    return report.write_report(folder, pages, caption=f"Held-out cases {names} of {source}.", data=scans)
+    return report.write_report(folder, pages, out=out, caption=f"Held-out cases {names} of {source}.", data=scans)

@@ -1,6 +1,7 @@
 """Whose a run's folder is, and who works in it: settings, split and scans stay what they were when it began."""
 
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,11 +60,18 @@ def refuse_another(folder: Path, experiment: Experiment) -> None:
         )
 
 
-def claim(folder: Path, experiment: Experiment) -> None:
-    """Make the run's folder this experiment's, or refuse it if it is another's."""
+def claim(folder: Path, experiment: Experiment) -> bool:
+    """Make the run's folder this experiment's, or refuse it if it is another's; whether it was nobody's before."""
     refuse_strange(folder, experiment)
-    if not (folder / "config.json").exists():
-        files.write_json(folder / "config.json", _kept(experiment))
+    if (folder / "config.json").exists():
+        return False
+    files.write_json(folder / "config.json", _kept(experiment))
+    return True
+
+
+def unclaim(folder: Path) -> None:
+    """Leave a folder to nobody again that was claimed for a run which then could not begin."""
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _kept(experiment: Experiment) -> dict:

@@ -1,5 +1,6 @@
 """What a finished training is good for: it is read from its folder, segments cases, and is passed on."""
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,11 +11,12 @@ import numpy as np
 from flax import linen as nn
 from flax.errors import FlaxError
 
-from ivdjax import config, files, models
+from ivdjax import config, files, limits, models
 from ivdjax.config import Experiment
 from ivdjax.data import cache, dataset, masks, nifti
 from ivdjax.data.dataset import Case
 from ivdjax.errors import DataError, UsageError
+from ivdjax.evaluation import record
 from ivdjax.inference import confidence, postprocess, predict, weights
 from ivdjax.inference.confidence import DiscConfidence
 from ivdjax.inference.uncertainty import Consensus, consensus
@@ -22,7 +24,16 @@ from ivdjax.training import loop
 from ivdjax.training.checkpoint import Checkpoints
 from ivdjax.training.state import Params, State
 
-_LARGEST = 4096  # of a network's widths, depths and numbers of classes; what is read back is built before it is used
+# Of a network's widths, depths and numbers of classes; what is read back is built before it is used.
+_LARGEST = 4096
+
+Spacing = tuple[float, float, float]
+
+# Beside released weights: the smallest and the largest voxel size that they learnt from.
+LEARNT = "learnt_from.json"
+
+# A voxel edge beyond that by this factor is out of what training samples, which are zoomed, show.
+FAR = 1.5
 
 
 @dataclass(frozen=True)
@@ -47,16 +58,20 @@ class Segmentation:
     def write(self, out: Path) -> None:
         """Write the mask on the image's own grid, after maps of how sure it is, if there are any, to `maps` beside it.
 
+        Maps of an earlier mask of the case are removed, since they say nothing of this one.
+
         Raises:
             DataError: a file cannot be written.
         """
-        image, maps = self.case.images[0], out.parent / "maps"
-        found = self.consensus
-        if found.entropy_ZxHxW is not None:
-            shown = (found.foreground_ZxHxW, found.entropy_ZxHxW, found.disagreement_ZxHxW)
-            for kind, map_ZxHxW in zip(masks.MAPS, shown, strict=True):
-                if map_ZxHxW is not None:
-                    nifti.write_map(map_ZxHxW, image, maps / f"{self.case.name}_{kind}.nii.gz", f"disc {kind}")
+        image, found = self.case.images[0], self.consensus
+        measured = found.entropy_ZxHxW is not None
+        shown = (found.foreground_ZxHxW, found.entropy_ZxHxW, found.disagreement_ZxHxW)
+        for kind, map_ZxHxW in zip(masks.MAPS, shown, strict=True):
+            path = out.parent / "maps" / f"{self.case.name}_{kind}.nii.gz"
+            if measured and map_ZxHxW is not None:
+                nifti.write_map(map_ZxHxW, image, path, f"disc {kind}")
+            else:
+                files.remove(path)
         nifti.write_mask(self.mask_ZxHxW, image, out)
 
 
@@ -66,6 +81,8 @@ class Trained:
 
     experiment: Experiment
     params: tuple[Params, ...]
+    learnt_mm: tuple[Spacing, Spacing] | None = None
+    """Smallest and largest voxel size along Z, H, W that they learnt from; None where nobody wrote it down."""
 
     def predict(
         self, case: Case, out: Path, channels: Sequence[str] | None = None, members: Sequence[int] | None = None
@@ -120,8 +137,9 @@ class Trained:
         rules = {name: given.pop(name) for name in ("specks_mm3", "column", "lowest") if name in given}
         old = self.experiment.predict
         new = replace(old, **given, postprocess=replace(old.postprocess, **rules))
-        predict.check(new)
-        return replace(self, experiment=replace(self.experiment, predict=new))
+        experiment = replace(self.experiment, predict=new)
+        limits.check(experiment)
+        return replace(self, experiment=experiment)
 
     def channels_in(self, source: Path) -> tuple[str, ...]:
         """Channels to segment the cases of a folder from: the network's, or those of them that every case has.
@@ -142,6 +160,21 @@ class Trained:
                     "which to use of all with --channels"
                 )
         return common
+
+    def unlike(self, spacing_mm: Spacing) -> str:
+        """What to say of voxels far from those that the networks learnt from; empty where they are not."""
+        if self.learnt_mm is None:
+            return ""
+        far = any(
+            not low / FAR <= edge <= high * FAR for edge, low, high in zip(spacing_mm, *self.learnt_mm, strict=True)
+        )
+        if not far:
+            return ""
+        low, high = map(_edges, self.learnt_mm)
+        return (
+            f"voxels of {_edges(spacing_mm)} mm, where the network learnt from {low}{f' to {high}' * (low != high)} mm "
+            "(Z x H x W); look at the mask before you trust it"
+        )
 
     def accept(self, channels: Sequence[str]) -> list[int]:
         """Places of the named channels among the network's.
@@ -180,19 +213,45 @@ def load(folder: Path, checkpoint: str | None = None) -> Trained:
     Raises:
         DataError: the folder is neither that of a run nor of weights, or it has no checkpoint.
     """
+    if not folder.is_dir():
+        if folder.exists():
+            what = "is a file"
+        else:
+            packaged = difflib.get_close_matches(str(folder), weights.PACKAGED, 1)
+            what = "no such folder" + (f"; did you mean {packaged[0]}?" if packaged else files.near(folder))
+        raise DataError(f"{folder}: {what}; pass the folder of a run, or of released weights (--weights)")
     experiment = read_experiment(folder)
     if (folder / weights.FILE).exists():
         params = weights.read(folder / weights.FILE)
         _check_fit(params, experiment, folder / weights.FILE)
-        return Trained(experiment, (params,))
+        return Trained(experiment, (params,), _learnt_mm(folder, experiment))
     if not (folder / "checkpoints").is_dir():
-        raise DataError(f"{folder}: has no checkpoints; train the run first")
+        raise DataError(f"{folder}: has neither checkpoints nor {weights.FILE}; train the run, or restore the weights")
     checkpoints = Checkpoints(folder / "checkpoints", read_only=True)
     wanted = checkpoint if checkpoint is not None else experiment.predict.checkpoint
     step = checkpoints.best if wanted == "best" else checkpoints.latest
     if step is None:
         raise DataError(f"{folder / 'checkpoints'}: no checkpoint yet; train the run further")
-    return Trained(experiment, tuple(state.mean_params for state in read_states(experiment, checkpoints, step)))
+    params = tuple(state.mean_params for state in read_states(experiment, checkpoints, step))
+    _check_fit(params[0], experiment, folder / "checkpoints" / str(step))
+    return Trained(experiment, params, _learnt_mm(folder, experiment))
+
+
+def _learnt_mm(folder: Path, experiment: Experiment) -> tuple[Spacing, Spacing] | None:
+    """Smallest and largest voxel size that a run or released weights learnt from, if that is known."""
+    fresh = experiment.data.fresh
+    if fresh.per_step:
+        (thin, thick), (fine, coarse) = fresh.thickness_mm, fresh.spacing_mm
+        return (thin, fine, fine), (thick, coarse, coarse)
+    for path in (folder / LEARNT, folder / record.PROVENANCE):
+        if path.exists():
+            said = files.read_json(path).get("spacing_mm")
+            return config.from_dict(tuple[Spacing, Spacing], said, f"{path}: spacing_mm")
+    return None
+
+
+def _edges(spacing_mm: Spacing) -> str:
+    return " x ".join(f"{edge:.2f}" for edge in spacing_mm)
 
 
 def _check_fit(params: Params, experiment: Experiment, path: Path) -> None:
@@ -205,8 +264,8 @@ def _check_fit(params: Params, experiment: Experiment, path: Path) -> None:
     found = {jax.tree_util.keystr(name): leaf.shape for name, leaf in jax.tree.leaves_with_path(params)}
     if odd := [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]:
         raise DataError(
-            f"{path}: is not of the network in config.json beside it ({odd[0]}: {found.get(odd[0], 'missing')} "
-            f"against {wanted.get(odd[0], 'none')}); restore both from one release"
+            f"{path}: is not of the network in config.json ({odd[0]}: {found.get(odd[0], 'missing')} "
+            f"against {wanted.get(odd[0], 'none')}); restore both from one place"
         )
 
 
@@ -224,14 +283,21 @@ def read_states(experiment: Experiment, checkpoints: Checkpoints, step: int) -> 
 def release(folder: Path, out: Path, checkpoint: str | None = None) -> None:
     """Write a run's weights to a folder of their own, small enough to pass on (see `inference.weights`).
 
+    Of the run's settings those are left out that say where things lay, and which cases were held out.
+
     Raises:
-        DataError: as `load`.
-        UsageError: the run has several networks.
+        DataError: as `load`; or the folder cannot be written.
+        UsageError: the run has several networks, or `out` is no new folder.
     """
     trained = load(folder, checkpoint)
-    weights.write(out / weights.FILE, trained.only())
-    # Where the run's own start lay says nothing elsewhere.
-    files.write_json(out / "config.json", config.to_dict(replace(trained.experiment, init_from=None)))
+    params, data = trained.only(), trained.experiment.data
+    data = replace(data, root=None, cache=None, subject_table=None, fold_table=None, hold_out=())
+    experiment = replace(trained.experiment, run_dir=None, init_from=None, data=data)
+    with files.making(out) as partial:
+        weights.write(partial / weights.FILE, params)
+        files.write_json(partial / "config.json", config.to_dict(experiment))
+        if trained.learnt_mm is not None:
+            files.write_json(partial / LEARNT, {"spacing_mm": trained.learnt_mm})
 
 
 def read_experiment(folder: Path) -> Experiment:
@@ -251,4 +317,9 @@ def read_experiment(folder: Path) -> Experiment:
     if large := [name for name, values in numbers.items() if any(type(v) is int and v > _LARGEST for v in values)]:
         raise DataError(f"{path}: model: {large[0]} is over {_LARGEST}; restore it")
     fields["model"] = config.from_dict(kind, network, f"{path}: model")
-    return config.from_dict(Experiment, fields, str(path))
+    experiment = config.from_dict(Experiment, fields, str(path))
+    try:
+        limits.check(experiment)
+    except UsageError as error:
+        raise DataError(f"{path}: holds a setting that cannot be ({error}); restore it") from error
+    return experiment

@@ -271,8 +271,8 @@ def test_train_then_predict_on_the_inputs_own_grid(tree, tmp_path, monkeypatch, 
     ("setting", "words"),
     [
         (("--data.slices", "4"), "choose an odd number"),
-        (("--train.log-every", "0"), "log-every and checkpoint-every are 1 or more"),
-        (("--train.checkpoint-every", "0"), "log-every and checkpoint-every are 1 or more"),
+        (("--train.log-every", "0"), "--train.log-every 0: may be 1 or more"),
+        (("--train.checkpoint-every", "0"), "--train.checkpoint-every 0: may be 1 or more"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_before_anything_is_written(tree, tmp_path, setting, words):

@@ -13,7 +13,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
             partial.write_text("half")
             raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(DataError, match=r"scores\.json: cannot be written: disk full"):
         fail_halfway()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]

@@ -51,6 +51,7 @@ def build(cases: Sequence[Case], data: Data, folder: Path) -> Iterator[CachedCas
     Raises:
         DataError: a case cannot be read or has no label.
     """
+    files.writable(folder)
     with ThreadPoolExecutor(max(1, data.threads)) as pool:
         yield from pool.map(lambda case: _cached(case, data, folder), cases)
 
@@ -63,6 +64,8 @@ def _cached(case: Case, data: Data, folder: Path) -> CachedCase:
     if found is not None:
         return found
     image_ZxHxWxC, label_ZxHxW, grid = dataset.load(case, label_grid=data.label_grid)
+    if not label_ZxHxW.any():
+        raise DataError(f"{case.label}: the label is empty; label the case or take it out")
     home.mkdir(parents=True, exist_ok=True)
     (home / "case.json").unlink(missing_ok=True)
     image = normalise(image_ZxHxWxC, data.clip_percentiles).astype(np.float16)
@@ -100,6 +103,8 @@ def _digest(case: Case) -> str:
 def _contents(paths: Iterable[Path]) -> Iterator[bytes]:
     for path in paths:
         try:
+            if path.exists() and not path.is_file():  # a pipe would be waited for
+                raise DataError(f"{path}: is no plain file; put the image in its place")
             with path.open("rb") as file:
                 yield hashlib.file_digest(file, "sha256").digest()
         except OSError as error:

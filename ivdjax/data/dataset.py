@@ -18,6 +18,7 @@ from typing import Protocol
 
 import numpy as np
 
+from ivdjax import files
 from ivdjax.data import nifti, paths
 from ivdjax.errors import DataError, UsageError
 
@@ -127,12 +128,11 @@ def survey(root: str | Path, channels: Sequence[str] = DIXON) -> Survey:
       UsageError: no channels, or one twice.
     """
     root, channels = Path(root), tuple(channels)
-    if not channels or len({c.lower() for c in channels}) != len(channels):
+    if not all(channels) or len({c.lower() for c in channels}) != max(1, len(channels)):
         raise UsageError(f"channels must be one or more different names, not {' '.join(channels) or 'none'}")
     if not root.is_dir():
-        raise DataError(
-            f"{root}: {'not a folder' if root.exists() else 'no such folder'}; pass the folder of the cases"
-        )
+        what = "not a folder" if root.exists() else f"no such folder{files.near(root)}"
+        raise DataError(f"{root}: {what}; pass the folder of the cases")
     found = Survey(root, channels)
     for path in _volumes(root):
         name, kind = _parse(path, root, channels)
@@ -175,6 +175,9 @@ def case(found: Survey, name: str) -> Case:
 def no_cases(found: Survey) -> str:
     """The line that says what was looked for in a folder without cases, and which channels are there instead."""
     looked = f"{found.root}: no case with {', '.join(found.channels)} (layouts looked for: {LAYOUTS})"
+    if not found.others and (scan := _dicom(found.root)):
+        scan = scan.relative_to(found.root)
+        return f"{found.root}: holds DICOM files ({scan}), no NIfTI; convert them first, as dcm2niix does"
     if not found.others:
         return f"{looked}; no other image was found either: pass the folder of the cases"
     seen = _channels_seen(found)
@@ -194,6 +197,8 @@ def load_images(case: Case) -> tuple[np.ndarray, nifti.Grid]:
     image_ZxHxWxC = np.empty((*grid.shape, len(case.images)), np.float32)
     for c, path in enumerate(case.images):
         image_ZxHxWxC[..., c] = nifti.read(path).array
+        if (low := image_ZxHxWxC[..., c].min()) == image_ZxHxWxC[..., c].max():
+            raise DataError(f"{path}: every voxel is {low:g}; export the image again")
     return image_ZxHxWxC, grid
 
 
@@ -221,7 +226,10 @@ def label_path(case: Case) -> Path:
       DataError: it has none.
     """
     if case.label is None:
-        raise DataError(f"{case.images[0].parent}: case {case.name} has no label to learn from or to score; add it")
+        raise DataError(
+            f"{case.images[0].parent}: case {case.name} has no label to learn from or to score; add "
+            f"{case.name}_Labels.nii.gz, here or in any folder of --data.root"
+        )
     return case.label
 
 
@@ -291,11 +299,11 @@ def _volumes(root: Path) -> list[Path]:
         raise DataError(f"{error.filename}: cannot be listed: {error.strerror}") from error
 
     found = []
-    for folder, inner, files in os.walk(root, onerror=refuse, followlinks=paths.follow()):
+    for folder, inner, inside in os.walk(root, onerror=refuse, followlinks=paths.follow()):
         deep = len(Path(folder).relative_to(root).parts) >= MAX_DEPTH
         named = [] if deep else sorted(name for name in inner if not name.startswith("."))
         inner[:] = [name for name in named if _entered(Path(folder, name), root)]
-        found += [Path(folder, f) for f in sorted(files) if f.endswith(nifti.SUFFIXES) and not f.startswith(".")]
+        found += [Path(folder, f) for f in sorted(inside) if f.endswith(nifti.SUFFIXES) and not f.startswith(".")]
     return found
 
 
@@ -330,6 +338,20 @@ def _stem(path: Path) -> str:
 
 def _folder_name(path: Path, root: Path) -> str:
     return (path.parent.name if path.parent != root else root.resolve().name) or "input"
+
+
+def _dicom(root: Path) -> Path | None:
+    """The first file of a folder, if it is DICOM (PS3.10: 128 bytes of anything, then DICM)."""
+    for folder, _, inside in os.walk(root):
+        for name in sorted(inside):
+            path = Path(folder, name)
+            if path.is_file() and not name.startswith("."):
+                try:
+                    with path.open("rb") as file:
+                        return path if file.read(132)[128:] == b"DICM" else None
+                except OSError:
+                    return None  # this only words a suggestion
+    return None
 
 
 def _channels_seen(found: Survey) -> list[str]:
@@ -379,7 +401,10 @@ def read_table(path: Path, column: str) -> dict[str, str]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file, skipinitialspace=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: the table of {column}s cannot be read: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(
+            f"{path}: cannot be read ({reason}); pass a CSV file in UTF-8 whose first line reads case,{column}"
+        ) from error
     found = {}
     for line, row in enumerate(rows, start=2):
         name, value = (row.get("case") or "").strip(), (row.get(column) or "").strip()

@@ -3,7 +3,8 @@
 from collections.abc import Collection
 from pathlib import Path
 
-from ivdjax.data import dataset, paths
+from ivdjax import files
+from ivdjax.data import dataset, nifti, paths
 from ivdjax.errors import DataError
 
 # What `inference` writes of a case beside its mask, as <case>_<kind>; never a mask.
@@ -19,7 +20,11 @@ def find(path: Path, cases: Collection[str] = ()) -> dict[str, Path]:
     Raises:
       DataError: no mask is there, a case has two, or as `data.dataset.survey`.
     """
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder{files.near(path)}; pass a mask, or a folder of masks or cases")
     if path.is_file():
+        if not path.name.endswith(nifti.SUFFIXES):
+            raise DataError(f"{path}: not named .nii or .nii.gz; pass a mask, or a folder of masks or cases")
         paths.check_name(case_name(path), path)
         return {case_name(path): path}
     survey = dataset.survey(path)

@@ -40,6 +40,8 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     if not path.name.endswith(SUFFIXES):
         raise DataError(f"{path}: not named .nii or .nii.gz")
     try:
+        if not path.is_file() and path.stat():  # a pipe would be waited for
+            raise DataError(f"{path}: is {'a directory' if path.is_dir() else 'no plain file'}; put the image there")
         if path.stat().st_size == 0:
             raise DataError(f"{path}: zero length; copy it again")
         with cast(BinaryIO, gzip.open(path) if path.name.endswith(".gz") else path.open("rb")) as stream:

@@ -34,7 +34,10 @@ def follow() -> bool:
 
 def leads_out(path: Path, root: Path) -> bool:
     """Whether a file or folder in `root` is a link to what is not in it."""
-    return path.is_symlink() and not path.resolve().is_relative_to(root.resolve())
+    if not path.is_symlink():
+        return False
+    # Not `resolve`, which stumbles over a link to itself.
+    return not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
 
 
 def check_link(path: Path, root: Path) -> None:
@@ -44,9 +47,8 @@ def check_link(path: Path, root: Path) -> None:
       DataError: it is one, and links are not followed.
     """
     if leads_out(path, root) and not follow():
-        raise DataError(
-            f"{path}: is a link out of {root}, to {path.resolve()}; set {LINKS}=follow if that is meant, or copy it"
-        )
+        leads = os.path.realpath(path)
+        raise DataError(f"{path}: is a link out of {root}, to {leads}; set {LINKS}=follow if that is meant, or copy it")
 
 
 @functools.cache

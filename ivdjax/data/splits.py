@@ -108,6 +108,11 @@ def folds(cases: Sequence[Case], data: Data) -> list[set[str]]:
     if data.fold_table is not None:
         return _from_table(cases, data.fold_table)
     subjects = list(dict.fromkeys(case.subject for case in cases))
+    if len(subjects) == 1:
+        raise UsageError(
+            f"--data.root {data.root}: holds scans of one subject only ({', '.join(case.name for case in cases)}), and "
+            "another must be held out; pass the folder of all cases"
+        )
     count = data.folds or len(subjects)
     if not 2 <= count <= len(subjects):
         raise UsageError(

@@ -24,7 +24,7 @@ from ivdjax.evaluation import challenge, discs, metrics
 from ivdjax.evaluation.challenge import CaseScores, DiscScore, score_case
 from ivdjax.evaluation.discs import Scheme
 from ivdjax.evaluation.statistics import INTERVAL, RESAMPLES, Estimate, estimate
-from ivdjax.files import write_json, write_text
+from ivdjax.files import writable, write_json, write_text
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(DiscScore))
 DISC_METRICS = ("dice", "asd_mm", "center_mm", "hd95_mm", "nsd_1mm")
@@ -143,6 +143,7 @@ def evaluate(
         scheme's, a prediction lies on another grid than its reference, or not one reference has a prediction.
       UsageError: `subjects` lacks a case.
     """
+    writable(Path(out))
     pairs, warnings = _pair(Path(predictions), Path(references))
     if cases is not None:
         if unknown := [case for case in cases if case not in pairs]:
@@ -167,11 +168,8 @@ def evaluate(
             pool.shutdown(cancel_futures=True)
     summary = summarise(scores, subjects, warnings)
     summary = dataclasses.replace(summary, prediction_scheme=prediction_scheme, reference_scheme=reference_scheme)
-    try:
-        write_text(Path(out) / "scores.csv", to_csv(scores))
-        write_json(Path(out) / "scores.json", to_json(summary))
-    except OSError as error:
-        raise DataError(f"{out}: cannot be written to: {error.strerror}; choose another folder") from error
+    write_text(Path(out) / "scores.csv", to_csv(scores))
+    write_json(Path(out) / "scores.json", to_json(summary))
     return summary
 
 
@@ -272,7 +270,7 @@ def _pair(predictions: Path, references: Path) -> tuple[dict[str, tuple[Path | N
     if predictions.is_file():
         if references.is_file():
             return {case: (predictions, reference) for case, reference in referred.items()}, []
-        case = masks.case_name(predictions)
+        (case,) = masks.find(predictions)
         if case not in referred:
             raise DataError(
                 f"{predictions}: {references} has no case of that name (it has {_few(referred)}); pass the file of "
@@ -285,9 +283,19 @@ def _pair(predictions: Path, references: Path) -> tuple[dict[str, tuple[Path | N
             f"{predictions}: none of its masks ({_few(predicted)}) is named after a case of {references} "
             f"({_few(referred)}); name them <case>.nii.gz"
         )
+    swapped = _named_as_labels(predicted) and not _named_as_labels(referred)
     extra = [case for case in predicted if case not in referred]
     warnings = [f"{predictions}: not scored, for want of a reference: {_few(extra)}"] if extra else []
+    if swapped:
+        warnings.append(
+            f"{predictions}: its masks are named as references are, those of {references} are not; PREDICTIONS come "
+            "first, then REFERENCES"
+        )
     return {case: (predicted.get(case), reference) for case, reference in referred.items()}, warnings
+
+
+def _named_as_labels(found: Mapping[str, Path]) -> bool:
+    return any(masks.case_name(path) != path.name.partition(".nii")[0] for path in found.values())
 
 
 def _few(names: Collection[str]) -> str:

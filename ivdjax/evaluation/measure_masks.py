@@ -16,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
+from ivdjax import files
 from ivdjax.data import dataset, masks, nifti
 from ivdjax.errors import DataError, UsageError
 from ivdjax.evaluation import discs
 from ivdjax.evaluation.discs import Column, Scheme
 from ivdjax.evaluation.landmarks import disc_picture
 from ivdjax.evaluation.measure import Measures, measure_disc
-from ivdjax.files import replacing, write_text
 
 logger = logging.getLogger("ivdjax")
 
@@ -92,7 +92,16 @@ def measure_masks(
     outputs = outputs if outputs is not None else Outputs()
     if outputs.pictures is not None and images is None:
         raise UsageError("pictures are drawn on images: pass the folder of the case's images, too (--case)")
-    found = masks.find(Path(path))
+    if expected is not None and expected < 0:
+        raise UsageError(f"--expected {expected}: may be 0 or more")
+    path, out = Path(path), Path(out)
+    files.named(out, ".csv", "the table")
+    for folder in (outputs.labels, outputs.pictures):
+        if folder is not None:
+            files.writable(folder)
+    found = masks.find(path)
+    if outputs.labels is not None and any(files.same(outputs.labels, mask.parent) for mask in found.values()):
+        raise UsageError(f"{outputs.labels}: holds the masks; name another folder for their labels")
     cases = _cases(Path(images), channels, list(found)) if images is not None else {}
     rows: list[Disc] = []
     for done, (name, mask) in enumerate(found.items(), start=1):
@@ -104,10 +113,7 @@ def measure_masks(
             progress(done, len(found))
     if not rows:
         raise DataError(f"{path}: no disc in any mask; nothing to measure")
-    try:
-        write_text(Path(out), to_csv(rows))
-    except OSError as error:
-        raise DataError(f"{out}: cannot be written: {error.strerror}; choose another place") from error
+    files.write_text(out, to_csv(rows))
     return rows
 
 
@@ -204,8 +210,5 @@ def _signals(voxel_VxC: np.ndarray, channels: Sequence[str]) -> dict[str, float]
 
 
 def _write(path: Path, content: bytes) -> None:
-    try:
-        with replacing(path) as partial:
-            partial.write_bytes(content)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror}; choose another folder") from error
+    with files.replacing(path) as partial:
+        partial.write_bytes(content)

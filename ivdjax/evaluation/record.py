@@ -169,7 +169,8 @@ def _read_discs(path: Path) -> list[DiscScore]:
             reader = csv.DictReader(file)
             names, rows = tuple(reader.fieldnames or ()), list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read ({error}); evaluate the run first") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"{path}: cannot be read ({reason}); evaluate the run first") from error
     if names != COLUMNS:
         raise DataError(f"{path}: its columns are not {','.join(COLUMNS)}; evaluate the run again")
     try:

@@ -23,6 +23,7 @@ def write_report(
     run_dir: Path,
     cases: Sequence[ReportCase],
     *,
+    out: Path | None = None,
     caption: str = "",
     data: Mapping[str, Any] | None = None,
 ) -> Path:
@@ -34,6 +35,7 @@ def write_report(
     Args:
       run_dir: the run's folder.
       cases: the cases to show; may be empty.
+      out: file to make or replace; None writes `report.html` into the run's folder.
       caption: a sentence below the title, e.g. whose scans these are and how they were split.
       data: what else to tell of the scans, by name, e.g. how many were learned from.
 
@@ -64,7 +66,7 @@ def write_report(
             f"{run_dir}: its scores, settings or log are not what this version of ivdjax writes "
             f"({type(error).__name__}: {error}); evaluate the run again"
         ) from error
-    path = run.folder / "report.html"
+    path = out if out is not None else run.folder / "report.html"
     page.write(path, title=run.title, caption=caption, main=main, source=run.folder.resolve().name)
     return path
 

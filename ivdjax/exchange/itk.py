@@ -74,6 +74,8 @@ def _read(path: str | Path) -> tuple[np.ndarray, nib.Nifti1Header]:
 
 def _opened(path: str | Path) -> Any:
     """A reader of SimpleITK's that has read what the file says of its one 3-D scalar volume."""
+    if Path(path).exists() and not Path(path).is_file():
+        raise DataError(f"{path}: is {'a folder' if Path(path).is_dir() else 'no plain file'}; put the image there")
     reader = _simpleitk().ImageFileReader()
     reader.SetFileName(str(path))
     try:

@@ -197,7 +197,10 @@ def _describe(source: Path, channels: tuple[str, ...]) -> _Raw:
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); pass a raw folder of nnU-Net, Dataset123_NAME") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"{path}: cannot be read ({reason}); pass a raw folder of nnU-Net, Dataset123_NAME") from error
+    if not isinstance(said, dict):
+        raise DataError(f"{path}: is not a JSON object; pass a raw folder of nnU-Net, Dataset123_NAME")
     if "modality" in said:
         raise DataError(f"{path}: of nnU-Net version 1; convert it with nnUNetv2_convert_old_nnUNet_dataset first")
     try:
@@ -214,6 +217,8 @@ def _describe(source: Path, channels: tuple[str, ...]) -> _Raw:
     if channels and len(channels) != len(named):
         raise UsageError(f"--channels {' '.join(channels)}: dataset.json has {len(named)} ({', '.join(named)})")
     channels = channels or tuple(re.sub(r"[^\w-]+", "-", str(name)).strip("-") for name in named)
+    if odd := [channel for channel in channels if not re.fullmatch(r"\w[\w-]*", channel)]:
+        raise UsageError(f"--channels {odd[0]!r}: is no name for a file; use letters, digits, - and _")
     if not all(channels) or len({channel.lower() for channel in channels}) != len(channels):
         raise UsageError(f"{path}: channels {', '.join(map(repr, named))} need different names; pass --channels")
     return _Raw(channels, {name: value for name, value in labels.items() if value}, ending)

@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
@@ -15,9 +15,9 @@ from ivdjax.config import Data
 class FromSpider:
     """SPIDER's folder to a tree: discs are numbered 1 = L5/S1 upwards. Takes SimpleITK (the extra `convert`)."""
 
-    source: tyro.conf.Positional[Path]
+    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
     """Folder with SPIDER's `images` and `masks`."""
-    out: tyro.conf.Positional[Path]
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """Tree to make."""
     channel: str = "t2"
     """Which scans: t1, t2 or t2_SPACE. Those of one patient lie on different grids, so each kind is a tree."""
@@ -38,9 +38,9 @@ class FromSpider:
 class FromNnunet:
     """An nnU-Net raw folder (v2) to a tree."""
 
-    source: tyro.conf.Positional[Path]
+    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
     """Folder Dataset123_NAME."""
-    out: tyro.conf.Positional[Path]
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """Tree to make."""
     part: Literal["train", "test"] = "train"
     """Which cases: imagesTr with labelsTr, or imagesTs, with labelsTs if that is there."""
@@ -77,9 +77,9 @@ class ToNnunet:
     Masks that nnU-Net predicts are named after our cases: `ivdjax evaluate PREDICTIONS TREE` scores them.
     """
 
-    source: tyro.conf.Positional[Path]
+    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
     """Tree of cases."""
-    out: tyro.conf.Positional[Path]
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """Folder to make, named as nnU-Net wants it: nnUNet_raw/Dataset123_NAME."""
     channels: tuple[str, ...] = Data.channels
     """Names of the images of a case, as in NAME_<channel>.nii.gz."""

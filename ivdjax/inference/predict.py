@@ -11,7 +11,6 @@ from jax import Array
 
 from ivdjax.config import Predict
 from ivdjax.data import stacks
-from ivdjax.errors import UsageError
 from ivdjax.inference.uncertainty import consensus
 from ivdjax.models import labelled_slices
 from ivdjax.models.blocks import WHOLE_LOGITS
@@ -22,20 +21,6 @@ _SIZE_STEPS = (12, 32, 32)
 # Voxels along H and W by which a volume is shifted, in the order in which `Predict.shifts` takes them. Two: no network
 # here that halves its grid more than once sees the same voxels together then.
 SHIFTS = ((0, 2), (0, -2), (2, 0), (-2, 0), (2, 2), (-2, -2), (2, -2), (-2, 2))
-
-
-def check(config: Predict) -> None:
-    """Refuse settings of prediction that cannot be.
-
-    Raises:
-        UsageError: a number is out of range.
-    """
-    rules = config.postprocess
-    if not 0 <= config.shifts <= len(SHIFTS) or config.batch_size < 1 or rules.specks_mm3 < 0 or rules.lowest < 0:
-        raise UsageError(
-            f"--predict: shifts is 0 to {len(SHIFTS)}, batch-size 1 or more, postprocess.specks-mm3 and "
-            "postprocess.lowest 0 or more"
-        )
 
 
 def probability(

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from ivdjax.config import Postprocess, Predict
-from ivdjax.errors import UsageError
+from ivdjax.config import Predict
 from ivdjax.inference import predict
 from ivdjax.models.blocks import WHOLE_LOGITS
 
@@ -117,12 +116,3 @@ def test_a_shifted_view_is_moved_back_and_its_lost_edge_filled_from_the_whole_on
     np.testing.assert_allclose(left[..., 3:], sigmoid[..., 2:-1], rtol=1e-5)
     for view, lost in ((right, slice(-2, None)), (left, slice(0, 2))):
         np.testing.assert_array_equal(view[..., lost], whole[..., lost])
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [{"shifts": 9}, {"shifts": -1}, {"postprocess": Postprocess(lowest=-1)}, {"postprocess": Postprocess(-1.0)}],
-)
-def test_settings_out_of_range_are_refused(wrong):
-    with pytest.raises(UsageError, match="shifts is 0 to 8"):
-        predict.check(Predict(**wrong))
