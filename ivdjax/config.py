@@ -308,7 +308,7 @@ def from_dict(kind: Any, value: Any, where: str) -> Any:
     """
     if isinstance(kind, type) and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
         return value
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return _dataclass_from_dict(kind, value, where)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is types.UnionType:
@@ -323,7 +323,7 @@ def from_dict(kind: Any, value: Any, where: str) -> Any:
             return tuple(from_dict(k, v, where) for k, v in zip(kinds, value, strict=True))
     if kind is Path and isinstance(value, str):
         return Path(value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63:
         return float(value)
     raise DataError(f"{where}: {value!r} is not a {kind}; was it written by another version of ivdjax?")
 

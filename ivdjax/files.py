@@ -84,14 +84,18 @@ def read_json_list(path: Path) -> list[Any]:
     return _read_json(path, list, "array")
 
 
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON's")
+
+
 def _read_json(path: Path, kind: type, called: str) -> Any:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
     except OSError as error:
         raise DataError(
             f"{path}: cannot be read ({error.strerror}); is it a run's folder, and is the run finished?"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: is not JSON ({error}); restore it, or evaluate or start the run again") from error
     if not isinstance(value, kind):
         raise DataError(f"{path}: is not a JSON {called}; restore it, or evaluate or start the run again")

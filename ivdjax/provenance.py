@@ -45,7 +45,7 @@ def keep(folder: Path, experiment: Experiment, cases: Sequence[CachedCase], step
         DataError: what the folder tells cannot be read.
     """
     path, digests = folder / record.PROVENANCE, {case.name: case.digest for case in cases}
-    told = files.read_json(path) if path.exists() else {"data": _data(digests), "starts": []}
+    told: dict[str, Any] = files.read_json(path) if path.exists() else {"data": _data(digests), "starts": []}
     if changed := sorted(name for name, digest in told["data"]["cases"].items() if digests.get(name) != digest):
         raise UsageError(
             f"{folder}: was begun with other scans or masks ({', '.join(changed)} changed since); restore them, or "

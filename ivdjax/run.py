@@ -108,7 +108,7 @@ def _count(found: trained.Segmentation, experiment: Experiment) -> None:
     folder, case, image = experiment.folder, found.case, found.case.images[0]
     if experiment.predict.postprocess.on:
         nifti.write_mask(found.raw_ZxHxW, image, folder / record.RAW / "predictions" / f"{case.name}.nii.gz")
-    label_ZxHxW = dataset.load_label(case.label, nifti.read_grid(image), experiment.data.label_grid)
+    label_ZxHxW = dataset.load_label(dataset.label_path(case), nifti.read_grid(image), experiment.data.label_grid)
     counts = calibration.count(
         found.consensus.foreground_ZxHxW, found.raw_ZxHxW, found.mask_ZxHxW, label_ZxHxW, found.spacing_mm
     )
@@ -161,7 +161,11 @@ def _tracking(experiment: Experiment) -> trackers.Tracking:
 
 def _to_track(summary: evaluate.Summary) -> dict[str, float]:
     """Scores by the names that a tracker shows them under."""
-    values = {"discs": summary.discs, "discs_found": summary.discs_found, "false_discs": summary.false_discs}
+    values: dict[str, float | None] = {
+        "discs": summary.discs,
+        "discs_found": summary.discs_found,
+        "false_discs": summary.false_discs,
+    }
     for name, estimate in summary.estimates.items():
         values |= {name: estimate.mean, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
     return {f"scores/{name}": float(value) for name, value in values.items() if value is not None}
@@ -295,6 +299,7 @@ def write_report(folder: Path) -> Path:
     if len(members) > 1:
         scans["networks"] = f"{len(members)}; a case is segmented by those that have not seen it (splits.json)"
     scans["channel in the pictures"] = data.channels[-1]
-    on_phantom = data.root is None or dataset.is_phantom(data.root)
-    caption = f"Held-out cases {names} of {'the digital phantom' if on_phantom else data.root.resolve().name}."
-    return report.write_report(folder, pages, caption=caption, data=scans)
+    source = "the digital phantom"
+    if data.root is not None and not dataset.is_phantom(data.root):
+        source = data.root.resolve().name
+    return report.write_report(folder, pages, caption=f"Held-out cases {names} of {source}.", data=scans)

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from flax import linen as nn
+from flax.errors import FlaxError
 
 from ivdjax import config, files, models
 from ivdjax.config import Experiment
@@ -19,6 +21,8 @@ from ivdjax.inference.uncertainty import Consensus, consensus
 from ivdjax.training import loop
 from ivdjax.training.checkpoint import Checkpoints
 from ivdjax.training.state import Params, State
+
+_LARGEST = 4096  # of a network's widths, depths and numbers of classes; what is read back is built before it is used
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ class Trained:
         """
         known = self.experiment.data.channels
         columns = self.accept(known if channels is None else channels)
-        image_ZxHxWxC, _, spacing_mm, _ = dataset.load(replace(case, label=None))
+        image_ZxHxWxC, grid = dataset.load_images(case)
         data, rules = self.experiment.data, self.experiment.predict
         normalised_ZxHxWxC = np.zeros((*image_ZxHxWxC.shape[:3], len(known)), np.float32)
         normalised_ZxHxWxC[..., columns] = cache.normalise(image_ZxHxWxC, data.clip_percentiles)
@@ -103,10 +107,10 @@ class Trained:
         )
         found = consensus(views, measured=rules.maps)
         raw_ZxHxW = predict.mask(found.probability_ZxHxWxN)
-        mask_ZxHxW = postprocess.apply(raw_ZxHxW, spacing_mm, rules.postprocess)
-        return Segmentation(case, found, raw_ZxHxW, mask_ZxHxW, spacing_mm)
+        mask_ZxHxW = postprocess.apply(raw_ZxHxW, grid.spacing_mm, rules.postprocess)
+        return Segmentation(case, found, raw_ZxHxW, mask_ZxHxW, grid.spacing_mm)
 
-    def told(self, **settings: object) -> "Trained":
+    def told(self, **settings: Any) -> "Trained":
         """The same with other settings of `Predict` and its `Postprocess`, by name; those that are None stay.
 
         Raises:
@@ -130,14 +134,14 @@ class Trained:
             return known
         found = dataset.survey(source, known)
         sets = {name: tuple(c for c in known if c in images) for name, images in found.images.items()}
-        first = next(iter(sets), None)
+        first, common = next(iter(sets.items()), ("", known))
         for name, there in sets.items():
-            if there != sets[first]:
+            if there != common:
                 raise DataError(
-                    f"{source}: case {first} has {', '.join(sets[first])} but case {name} {', '.join(there)}; say "
+                    f"{source}: case {first} has {', '.join(common)} but case {name} {', '.join(there)}; say "
                     "which to use of all with --channels"
                 )
-        return sets[first] if first is not None else known
+        return common
 
     def accept(self, channels: Sequence[str]) -> list[int]:
         """Places of the named channels among the network's.
@@ -178,7 +182,9 @@ def load(folder: Path, checkpoint: str | None = None) -> Trained:
     """
     experiment = read_experiment(folder)
     if (folder / weights.FILE).exists():
-        return Trained(experiment, (weights.read(folder / weights.FILE),))
+        params = weights.read(folder / weights.FILE)
+        _check_fit(params, experiment, folder / weights.FILE)
+        return Trained(experiment, (params,))
     if not (folder / "checkpoints").is_dir():
         raise DataError(f"{folder}: has no checkpoints; train the run first")
     checkpoints = Checkpoints(folder / "checkpoints", read_only=True)
@@ -187,6 +193,21 @@ def load(folder: Path, checkpoint: str | None = None) -> Trained:
     if step is None:
         raise DataError(f"{folder / 'checkpoints'}: no checkpoint yet; train the run further")
     return Trained(experiment, tuple(state.mean_params for state in read_states(experiment, checkpoints, step)))
+
+
+def _check_fit(params: Params, experiment: Experiment, path: Path) -> None:
+    """Refuse weights that are not of the experiment's network."""
+    try:
+        wanted_F = jax.eval_shape(lambda: loop.initial_state(experiment, [0])).params
+    except (ValueError, TypeError, LookupError, ArithmeticError, FlaxError) as error:
+        raise DataError(f"{path.with_name('config.json')}: its model cannot be built ({error}); restore it") from error
+    wanted = {jax.tree_util.keystr(name): leaf.shape[1:] for name, leaf in jax.tree.leaves_with_path(wanted_F)}
+    found = {jax.tree_util.keystr(name): leaf.shape for name, leaf in jax.tree.leaves_with_path(params)}
+    if odd := [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]:
+        raise DataError(
+            f"{path}: is not of the network in config.json beside it ({odd[0]}: {found.get(odd[0], 'missing')} "
+            f"against {wanted.get(odd[0], 'none')}); restore both from one release"
+        )
 
 
 def read_states(experiment: Experiment, checkpoints: Checkpoints, step: int) -> list[State]:
@@ -226,5 +247,8 @@ def read_experiment(folder: Path) -> Experiment:
     kind = getattr(models, str(network.pop("network", "")), None)
     if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
         raise DataError(f"{path}: names no network of ivdjax.models; was it written by another version of ivdjax?")
+    numbers = {name: value if isinstance(value, list) else [value] for name, value in network.items()}
+    if large := [name for name, values in numbers.items() if any(type(v) is int and v > _LARGEST for v in values)]:
+        raise DataError(f"{path}: model: {large[0]} is over {_LARGEST}; restore it")
     fields["model"] = config.from_dict(kind, network, f"{path}: model")
     return config.from_dict(Experiment, fields, str(path))

@@ -48,7 +48,7 @@ def water(tmp_path):
 def test_absent_channels_are_zero_and_flagged(trained, water, tmp_path):
     (case,) = dataset.discover(water, ("wat",))
     trained.predict(case, tmp_path / "01.nii.gz", ("wat",))
-    image_ZxHxWxC, *_ = dataset.load(case)
+    image_ZxHxWxC, _ = dataset.load_images(case)
     normalised = cache.normalise(image_ZxHxWxC, EXPERIMENT.data.clip_percentiles)
     stack = np.concatenate([np.zeros_like(normalised).repeat(3, -1), normalised], -1)
     present = np.array([0, 0, 0, 1], np.float32)

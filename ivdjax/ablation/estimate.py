@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import jax
-import nibabel as nib
 
 from ivdjax import run
 from ivdjax.ablation.plan import Variant
 from ivdjax.bench import sizes, step
 from ivdjax.config import Experiment
+from ivdjax.data import nifti
 from ivdjax.data.dataset import Case
 from ivdjax.models import labelled_slices
 
@@ -85,7 +85,7 @@ def measure(experiment: Experiment) -> Cost:
 
 
 def _voxels(case: Case, experiment: Experiment) -> int:
-    shape = nib.load(case.images[0]).shape if case.images else experiment.data.phantom.shape
+    shape = nifti.read_grid(case.images[0]).shape if case.images else experiment.data.phantom.shape
     return shape[0] * shape[1] * shape[2]
 
 

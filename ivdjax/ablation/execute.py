@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -40,16 +41,16 @@ def run_variants(plan: Plan, chosen: Sequence[Variant]) -> None:
     for number, variant in enumerate(left, start=1):
         if jax.process_index() == 0:
             print(f"\n{plan.name}: {variant.name} ({number} of {len(left)})", flush=True)
-        _named(variant, lambda variant=variant: run.run(variant.experiment, shared_phantom(plan, variant)))
+        _named(variant, partial(run.run, variant.experiment, shared_phantom(plan, variant)))
 
 
 def prepare(plan: Plan, chosen: Sequence[Variant]) -> None:
     """Refuse what cannot be run, before anything is, and draw the phantom that the variants share."""
     for variant in dict.fromkeys((*chosen, plan.base_variant)):
         if (variant.folder / "config.json").exists():
-            _named(variant, lambda variant=variant: run_folder.refuse_another(variant.folder, variant.experiment))
+            _named(variant, partial(run_folder.refuse_another, variant.folder, variant.experiment))
     for variant in chosen:
-        _named(variant, lambda variant=variant: run.check(variant.experiment))
+        _named(variant, partial(run.check, variant.experiment))
         if variant.folder != variant.experiment.folder and not variant.finished:
             raise UsageError(
                 f"{variant.name}: {variant.experiment.folder} holds copies of a run that is not finished "

@@ -72,7 +72,7 @@ def _learning_curve(results: Results) -> Figure:
     axes.plot(x, [estimate.mean for estimate in estimates], color=_PLAIN, linewidth=2, zorder=3)
     for at, result, estimate in zip(x, ordered, estimates, strict=True):
         color = _PLAIN if result.changes else _BASE
-        if estimate.low is not None:
+        if estimate.low is not None and estimate.high is not None:
             axes.plot([at, at], [estimate.low, estimate.high], color=color, linewidth=2, zorder=3)
         axes.plot(at, estimate.mean, "D", color=color, markersize=6, markeredgecolor="white", zorder=4)
     axes.set_xticks(sorted(set(x)), [f"{at:g}" for at in sorted(set(x))])
@@ -93,8 +93,9 @@ def _points(axes: Axes, values: list[float], row: int) -> None:
 
 
 def _mean(axes: Axes, mean: float, ends: tuple[float | None, float | None], row: int, color: str) -> None:
-    if ends[0] is not None:
-        axes.plot(ends, [row, row], color=color, linewidth=2.5, solid_capstyle="butt", zorder=3)
+    low, high = ends
+    if low is not None and high is not None:
+        axes.plot([low, high], [row, row], color=color, linewidth=2.5, solid_capstyle="butt", zorder=3)
     axes.plot(mean, row, "D", color=color, markersize=6.5, markeredgecolor="white", zorder=4)
 
 
@@ -112,7 +113,12 @@ def _title(figure: Figure, results: Results, subject: str, more: str) -> None:
     subjects = len(set(results.variants[0].subjects)) if results.variants else 0
     scans = "the digital phantom" if results.on_phantom else results.scans
     figure.suptitle(
-        f"{results.plan.name}: {subjects} subjects of {scans}", fontsize=11, weight="bold", x=0.01, ha="left"
+        f"{results.plan.name}: {subjects} subjects of {scans}",
+        fontsize=11,
+        weight="bold",
+        x=0.01,
+        ha="left",
+        parse_math=False,  # a folder's name is no formula
     )
     figure.supxlabel(
         f"{subject}: subjects. Diamonds: means with 95 % bootstrap intervals over subjects.{more}",

@@ -22,6 +22,7 @@ from ivdjax.training import loop
 
 # Of a case in `scores.json`, beside its name and its subject.
 _COUNTS = ("discs", "discs_found", "false_discs")
+_LARGEST = 1e6  # of any figure; no scan is a kilometre long
 COLUMNS = ("variant", "case", "subject", *_COUNTS, *DISC_METRICS, "volume_dice")
 
 
@@ -104,11 +105,12 @@ def collect(plan: Plan, finished: Sequence[Variant]) -> Results:
     for variant, of in zip(finished, records, strict=True):
         splits = variant.folder / "splits.json"
         try:
-            learnt = tuple(split["learn_subjects"] for split in files.read_json_list(splits))
-            cases = sorted(({**dict.fromkeys(COLUMNS[1:]), **case} for case in of.scores["cases"]), key=_name)
-        except (KeyError, TypeError) as error:
+            learnt = tuple(int(split["learn_subjects"]) for split in files.read_json_list(splits))
+            cases = sorted((_checked(case) for case in of.scores["cases"]), key=_name)
+        except record.MALFORMED as error:
             raise DataError(
-                f"{variant.folder}: was written by another version of ivdjax ({error} is missing); run it again"
+                f"{variant.folder}: its scores or splits are not what this version of ivdjax writes "
+                f"({type(error).__name__}: {error}); run it again"
             ) from error
         found.append(Result(variant.name, variant.changes, parameters(variant.experiment), learnt, tuple(cases)))
     for other in found[1:]:
@@ -139,6 +141,14 @@ def parameters(experiment: Experiment) -> int:
     """Number of weights of one network; nothing is computed for it."""
     state = jax.eval_shape(partial(loop.initial_state, experiment, [experiment.seed]))
     return sum(leaf.size for leaf in jax.tree.leaves(state.params))
+
+
+def _checked(case: dict[str, Any]) -> dict[str, Any]:
+    """A case of `scores.json` by the columns of the table, if its figures are numbers."""
+    values = {name: float(case[name]) for name in (*_COUNTS, *DISC_METRICS, "volume_dice")}
+    if not all(abs(value) < _LARGEST for value in values.values()):
+        raise ValueError(f"a figure of case {case['case']} is not finite or too large")
+    return {"case": str(case["case"]), "subject": str(case["subject"]), **values} | {n: int(case[n]) for n in _COUNTS}
 
 
 def _name(case: dict[str, Any]) -> str:

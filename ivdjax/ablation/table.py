@@ -1,5 +1,6 @@
 """An ablation as a Markdown table: means, intervals, differences to the base and how sure they are."""
 
+import html
 from pathlib import Path
 
 from ivdjax import files
@@ -38,15 +39,17 @@ def _scans(results: Results) -> str:
     cases = results.variants[0].cases
     held_out = f"{len(cases)} held-out cases of {len(set(results.variants[0].subjects))} subjects"
     if not results.on_phantom:
-        return f"Data: {held_out} of {results.scans}."
-    phantom = results.scans if results.scans == "the digital phantom" else f"the digital phantom in {results.scans}"
+        return f"Data: {held_out} of {_words(results.scans)}."
+    phantom = "the digital phantom"
+    if results.scans != phantom:
+        phantom += f" in {_words(results.scans)}"
     return f"Data: {held_out} of **{phantom}**. No person was scanned; patients may rank the variants otherwise."
 
 
 def _row(result: Result, compared: tuple[Comparison, float] | None) -> str:
     cells = [
         f"**{result.name}**, base" if not result.changes else result.name,
-        "; ".join(f"`{change}`" for change in result.changes),
+        "; ".join(f"`{_code(change)}`" for change in result.changes),
         " or ".join(map(str, sorted(set(result.learn_subjects)))),
         _millions(result.parameters),
         f"{result.total('discs_found')} of {result.total('discs')}",
@@ -60,6 +63,16 @@ def _row(result: Result, compared: tuple[Comparison, float] | None) -> str:
         comparison, adjusted = compared
         cells += [difference(comparison), p_value(comparison.p), p_value(adjusted)]
     return f"| {' | '.join(cells)} |"
+
+
+def _words(words: str) -> str:
+    """Words that are nothing but words in Markdown."""
+    return html.escape(words).replace("`", "&#96;")
+
+
+def _code(words: str) -> str:
+    """Words between backticks in a cell, neither of which they may end."""
+    return " ".join(words.replace("`", "'").replace("|", "\\|").split())
 
 
 def _reading(results: Results) -> list[str]:

@@ -8,12 +8,13 @@ is the sum of the larger of both over its layers; norms, activations and the opt
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
+from jax.core import ShapedArray
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
 from ivdjax.bench.timing import shortest
 
@@ -79,13 +80,19 @@ def measure(dtype: str) -> Device:
 def _walk(jaxpr: Jaxpr, times: int = 1) -> Iterator[Layer]:
     for equation in jaxpr.eqns:
         if equation.primitive.name in _FLOPS:
-            arrays = [variable.aval for variable in (*equation.invars, *equation.outvars)]
+            arrays = [_array(variable) for variable in [*equation.invars, *equation.outvars]]
             size = sum(math.prod(array.shape) * array.dtype.itemsize for array in arrays)
             yield from [Layer(_FLOPS[equation.primitive.name](equation), size)] * times
         length = equation.params["length"] if equation.primitive.name == "scan" else 1
         for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_jaxpr):
-            if _is_jaxpr(inner):
-                yield from _walk(getattr(inner, "jaxpr", inner), times * length)
+            if isinstance(inner, ClosedJaxpr):
+                inner = inner.jaxpr
+            if isinstance(inner, Jaxpr):
+                yield from _walk(inner, times * length)
+
+
+def _array(variable: Var | Literal) -> ShapedArray:
+    return cast(ShapedArray, variable.aval)
 
 
 def _is_jaxpr(value: Any) -> bool:
@@ -93,17 +100,17 @@ def _is_jaxpr(value: Any) -> bool:
 
 
 def _convolution(equation: JaxprEqn) -> float:
-    kernel, (out,) = equation.invars[1].aval, equation.outvars
+    kernel, out = _array(equation.invars[1]), _array(equation.outvars[0])
     features = kernel.shape[equation.params["dimension_numbers"].rhs_spec[0]]
     # A gradient of a strided convolution puts zeros between the pixels; no work need be done on those.
     spread = math.prod(equation.params["lhs_dilation"])
-    return 2.0 * math.prod(out.aval.shape) * math.prod(kernel.shape) / features / spread
+    return 2.0 * math.prod(out.shape) * math.prod(kernel.shape) / features / spread
 
 
 def _product(equation: JaxprEqn) -> float:
     (contracted, _), _ = equation.params["dimension_numbers"]
-    left, (out,) = equation.invars[0].aval, equation.outvars
-    return 2.0 * math.prod(out.aval.shape) * math.prod(np.take(left.shape, contracted))
+    left, out = _array(equation.invars[0]), _array(equation.outvars[0])
+    return 2.0 * math.prod(out.shape) * math.prod(np.take(left.shape, contracted))
 
 
 _FLOPS: dict[str, Callable[[JaxprEqn], float]] = {"conv_general_dilated": _convolution, "dot_general": _product}

@@ -129,7 +129,9 @@ def _cases(measured: Sizes, folder: Path) -> list[CachedCase]:
     for number in range(measured.cases):
         for name, array in (("image", np.roll(noise_ZxHxWxC, number, 1)), ("label", label_ZxHxW)):
             np.save(folder / f"{number}_{name}.npy", array)
-        image, label = (np.load(folder / f"{number}_{name}.npy", mmap_mode="r") for name in ("image", "label"))
+        image, label = (
+            np.load(folder / f"{number}_{name}.npy", mmap_mode="r", allow_pickle=False) for name in ("image", "label")
+        )
         cases.append(CachedCase(f"{number:02d}", image, label, (2.0, 1.25, 1.25)))
     return cases
 

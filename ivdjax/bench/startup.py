@@ -45,6 +45,7 @@ def _seconds(arguments: list[str], environment: dict[str, str]) -> float:
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
+        assert process.stdout is not None  # since it is a pipe
         lines = iter(process.stdout.readline, "")
         found = any(line.strip() == _DONE for line in lines)
         taken = time.perf_counter() - start

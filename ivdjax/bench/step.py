@@ -42,7 +42,7 @@ def measure(measured: Sizes) -> Step:
     batch = sizes.fixed_batch(experiment)
     start = initial_state(experiment)
     work = floor.layers(partial(train_step, experiment, _transform(experiment)), start, batch, None, jax.random.key(0))
-    calls = {"ours": compiled(experiment, batch, start)}
+    calls: dict[str, Callable[[], Any]] = {"ours": compiled(experiment, batch, start)}
     # By default PyTorch's threads wait busily for each other, which takes many times as long beside other work.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     with suppress(ModuleNotFoundError):

@@ -63,7 +63,7 @@ class TorchUNet(nn.Module):
             x_BxGxHxW = block(self.down[level - 1](x_BxGxHxW) if level else x_BxGxHxW)
             skips.append(x_BxGxHxW)
         skips.pop()
-        coarse = []
+        coarse: list[torch.Tensor] = []
         for level in reversed(range(len(skips))):
             x_BxGxHxW = self.decoder[level](torch.cat([self.up[level](x_BxGxHxW), skips[level]], 1))
             if self.coarse and level:
@@ -92,7 +92,7 @@ class TorchUNet(nn.Module):
             _copy(head.bias, params[name]["bias"])
 
 
-def _load_block(block: ConvBlock, params: dict[str, Any]) -> None:
+def _load_block(block: nn.Module, params: dict[str, Any]) -> None:
     for i in range(len(block) // 3):
         _copy(block[3 * i].weight, np.asarray(params[f"Conv_{i}"]["kernel"]).transpose(3, 2, 0, 1))
         _copy(block[3 * i + 1].weight, params[f"InstanceNorm_{i}"]["scale"])
@@ -169,6 +169,7 @@ def train_step(experiment: Experiment, params: dict[str, Any], batch: Batch) -> 
     cuda = torch.cuda.is_available()
     device = torch.device("cuda" if cuda else "cpu")
     memory_format = torch.channels_last if cuda else torch.contiguous_format
+    assert isinstance(experiment.model, UNet)
     network = TorchUNet(experiment.model, batch["stack"].shape[1] * batch["stack"].shape[-1])
     network.load(params)
     network = network.to(device, memory_format=memory_format)

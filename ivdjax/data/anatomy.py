@@ -16,6 +16,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 PLANES = 11
 LOWEST_DISC = 2  # the plane of L5/S1; label 1
@@ -106,8 +107,8 @@ def sample(key: jax.Array) -> Anatomy:
     size = normal(1.0, 0.042, low=-1.3)
     # Wear is rare above and common at the two lowest discs.
     wear_P = jnp.clip(uniform(0, 1, PLANES) ** 4 * jnp.linspace(1.15, 0.6, PLANES) + normal(0.05, 0.06), 0, 1)
-    height_P = _DISC_MM * size * normal(1.0, 0.055, low=-1.3) * normal(1.0, 0.035, PLANES) * (1 - 0.45 * wear_P)
-    body_P = _BODY_MM * size * normal(1.0, 0.02, PLANES)
+    height_P = size * _DISC_MM * normal(1.0, 0.055, low=-1.3) * normal(1.0, 0.035, PLANES) * (1 - 0.45 * wear_P)
+    body_P = size * _BODY_MM * normal(1.0, 0.02, PLANES)
     tilt_P = jnp.deg2rad(_TILT_DEG + _LORDOSIS_DEG * normal(0, 0.9) + normal(0, 2.0) + normal(0, 1.2, PLANES))
     # A few are scoliotic.
     bent, bends = normal(0, 1.4), 1 + 6 * uniform(0, 1) ** 6
@@ -115,8 +116,8 @@ def sample(key: jax.Array) -> Anatomy:
     twist_P = jnp.deg2rad(normal(0, 2.5) * jnp.sqrt(bends) * jnp.sin(jnp.linspace(0, np.pi, PLANES) + uniform(0, 6.3)))
     frame_Px3x3 = rotations(tilt_P, lean_P, twist_P)
     centre_Px3 = _chain(frame_Px3x3, height_P, body_P) + normal(0, 1, 3) * jnp.array([1.5, 2.5, 4.0])
-    depth_P = _DEPTH_MM * size * normal(1.0, 0.03)
-    width_P = _WIDTH_MM * size * normal(1.0, 0.03)
+    depth_P = size * _DEPTH_MM * normal(1.0, 0.03)
+    width_P = size * _WIDTH_MM * normal(1.0, 0.03)
     skin_P = centre_Px3[:, 2] + _SKIN_MM * size + normal(0, 3.0) - 6.0
     fat_P = uniform(6.0, 22.0) * _FAT_SHARE
     return Anatomy(
@@ -166,7 +167,7 @@ def rotations(tilt_N: jax.Array, lean_N: jax.Array, twist_N: jax.Array) -> jax.A
     ct, st, cl, sl, ca, sa = (f(x) for x in (tilt_N, lean_N, twist_N) for f in (jnp.cos, jnp.sin))
     zero, one = jnp.zeros_like(ct), jnp.ones_like(ct)
 
-    def matrix(*rows):
+    def matrix(*rows: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
         return jnp.moveaxis(jnp.array(rows), -1, 0)
 
     tilt = matrix((one, zero, zero), (zero, ct, st), (zero, -st, ct))
@@ -214,7 +215,7 @@ def locate(anatomy: Anatomy, z: jax.Array, h: jax.Array, w: jax.Array) -> Place:
     # One row a plane, so that a point fetches its two planes in two look-ups.
     origin_Px3 = jnp.einsum("pij,pj->pi", anatomy.frame_Px3x3, anatomy.centre_Px3)
 
-    def coordinates(plane):
+    def coordinates(plane: ArrayLike) -> list[jax.Array]:
         frame, origin = anatomy.frame_Px3x3[plane], origin_Px3[plane]
         return [sum(frame[..., i, j] * point[j] for j in range(3)) - origin[..., i] for i in range(3)]
 

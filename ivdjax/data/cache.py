@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError  # by NumPy, of a header that is no Python literal
 
 import numpy as np
 
@@ -55,24 +56,21 @@ def build(cases: Sequence[Case], data: Data, folder: Path) -> Iterator[CachedCas
 
 
 def _cached(case: Case, data: Data, folder: Path) -> CachedCase:
-    if case.label is None:
-        raise DataError(f"{case.images[0].parent}: case {case.name} has no label to learn from or to score; add it")
     digest = _digest(case)
     made_by = repr((_FORMAT, data.clip_percentiles, data.label_grid, digest))
     home = folder / case.name / hashlib.sha256(made_by.encode()).hexdigest()[:16]
     found = _open(case.name, home, digest)
     if found is not None:
         return found
-    image_ZxHxWxC, label_ZxHxW, spacing_mm, _ = dataset.load(case, label_grid=data.label_grid)
+    image_ZxHxWxC, label_ZxHxW, grid = dataset.load(case, label_grid=data.label_grid)
     home.mkdir(parents=True, exist_ok=True)
     (home / "case.json").unlink(missing_ok=True)
     image = normalise(image_ZxHxWxC, data.clip_percentiles).astype(np.float16)
-    label = (label_ZxHxW > 0).astype(np.uint8)
+    label = np.asarray(label_ZxHxW > 0, np.uint8)
     stored = Stored.write(home / "image.npy", image), Stored.write(home / "label.npy", label)
-    spacing_mm = tuple(float(s) for s in spacing_mm)
     sums = [checksum(image), checksum(label)]
-    files.write_json(home / "case.json", {"spacing_mm": spacing_mm, "crc32": sums})
-    return CachedCase(case.name, *stored, spacing_mm, digest)
+    files.write_json(home / "case.json", {"spacing_mm": grid.spacing_mm, "crc32": sums})
+    return CachedCase(case.name, *stored, grid.spacing_mm, digest)
 
 
 def _open(name: str, home: Path, digest: str) -> CachedCase | None:
@@ -85,15 +83,16 @@ def _open(name: str, home: Path, digest: str) -> CachedCase | None:
         image, label = Stored(home / "image.npy"), Stored(home / "label.npy")
         if told["crc32"] != [checksum(image), checksum(label)]:
             return None
-        return CachedCase(name, image, label, tuple(told["spacing_mm"]), digest)
-    except (DataError, KeyError, TypeError):
+        z_mm, h_mm, w_mm = (float(mm) for mm in told["spacing_mm"])
+        return CachedCase(name, image, label, (z_mm, h_mm, w_mm), digest)
+    except (DataError, OSError, EOFError, ValueError, KeyError, TypeError, OverflowError, RecursionError, TokenError):
         return None
 
 
 def _digest(case: Case) -> str:
     """SHA-256 of every byte that the cached arrays come from."""
     digest = hashlib.sha256()
-    for part in _contents([*case.images, case.label]):
+    for part in _contents([*case.images, dataset.label_path(case)]):
         digest.update(part)
     return digest.hexdigest()
 

@@ -174,14 +174,13 @@ def _check_dixon(row: Row, arrays: dict[str, np.ndarray], report: Report) -> Non
 def _check_label(row: Row, path: Path, grid: nifti.Grid | None, report: Report) -> None:
     try:
         own = nifti.read_grid(path)
-        fault = dataset.difference(own, grid) if grid else ""
         label = nifti.read_label(path)
-        if fault:
+        if grid is not None and (fault := dataset.difference(own, grid)):
             report.problems.append(f"{path}: {fault} than its images; {_two_readings(label, own, grid)}")
     except DataError as error:
         report.problems.append(str(error))
         return
-    values = np.unique(label.array)
+    values = np.flatnonzero(_per_plane(label.array).sum(axis=0))
     if not np.isin(values, (0, 1)).all() and not _numbered(label.array):
         shown = ", ".join(str(v) for v in values[:8]) + (" ..." if len(values) > 8 else "")
         report.problems.append(
@@ -215,15 +214,26 @@ def _check_label(row: Row, path: Path, grid: nifti.Grid | None, report: Report) 
 
 def _numbered(label_ZxHxW: np.ndarray) -> bool:
     """Whether each value is one disc, but for crumbs, and lies above that of the next smaller value."""
-    values = np.unique(label_ZxHxW[label_ZxHxW != 0])
+    per_HxV = _per_plane(label_ZxHxW)
+    values = np.flatnonzero(per_HxV[:, 1:].sum(axis=0)) + 1
+    if values.max(initial=0) > LEVELS:
+        return False
+    # All values at once: a piece's voxels are of one value.
+    piece_ZxHxW = cc3d.connected_components(label_ZxHxW, connectivity=26)
+    sizes = cc3d.statistics(piece_ZxHxW)["voxel_counts"]
+    value_of = np.zeros(len(sizes), np.uint8)
+    value_of[piece_ZxHxW] = label_ZxHxW
     heights = []
     for value in values:
-        disc_ZxHxW = label_ZxHxW == value
-        pieces = cc3d.statistics(cc3d.connected_components(disc_ZxHxW, connectivity=26))["voxel_counts"][1:]
-        if 2 * pieces.max() <= pieces.sum():
+        if 2 * sizes[value_of == value].max() <= per_HxV[:, value].sum():
             return False
-        heights.append(np.average(np.arange(label_ZxHxW.shape[1]), weights=disc_ZxHxW.sum(axis=(0, 2))))
-    return bool(values.max(initial=0) <= LEVELS and (np.diff(heights) < 0).all())
+        heights.append(np.average(np.arange(len(per_HxV)), weights=per_HxV[:, value]))
+    return bool((np.diff(heights) < 0).all())
+
+
+def _per_plane(label_ZxHxW: np.ndarray) -> np.ndarray:
+    """Number of voxels of each value 0..255 in each plane across H; a plane at a time, since counting takes memory."""
+    return np.array([np.bincount(plane.reshape(-1), minlength=256) for plane in label_ZxHxW.swapaxes(0, 1)])
 
 
 def _two_readings(label: nifti.Volume, own: nifti.Grid, grid: nifti.Grid) -> str:
@@ -243,7 +253,7 @@ def _two_readings(label: nifti.Volume, own: nifti.Grid, grid: nifti.Grid) -> str
 
 def _check_others(found: dataset.Survey, report: Report) -> None:
     """List the volumes that belong to no case, and note what else the cases hold."""
-    passed = Counter()
+    passed: Counter[str] = Counter()
     for name, kind, path in found.others:
         if found.covers(name, kind, path):
             passed[kind] += 1

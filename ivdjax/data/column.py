@@ -35,7 +35,7 @@ def through(center_Nx3: np.ndarray, volume_mm3_N: np.ndarray, allowed_NxN: np.nd
     best: list[dict[int | None, tuple[float, list[int]]]] = []
     for j in range(len(center_Nx3)):
         best.append({None: (volume_mm3_N[j], [j])})
-        for i in np.flatnonzero(steep_NxN[:j, j]):
+        for i in np.flatnonzero(steep_NxN[:j, j]).tolist():
             before = [
                 found for h, found in best[i].items() if h is None or way_NxNx3[h, i] @ way_NxNx3[i, j] > straight
             ]

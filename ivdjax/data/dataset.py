@@ -18,7 +18,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ivdjax.data import nifti
+from ivdjax.data import nifti, paths
 from ivdjax.errors import DataError, UsageError
 
 DIXON = ("fat", "inn", "opp", "wat")
@@ -45,7 +45,10 @@ PHANTOM_MARK = "phantom.json"
 
 def is_phantom(root: Path) -> bool:
     """Whether a folder's cases were drawn by a program, and no person was scanned."""
-    return (root / PHANTOM_MARK).is_file()
+    try:
+        return (root / PHANTOM_MARK).is_file()
+    except OSError:  # settings may name what cannot be a folder
+        return False
 
 
 class Reader(Protocol):
@@ -115,11 +118,12 @@ class Survey:
 def survey(root: str | Path, channels: Sequence[str] = DIXON) -> Survey:
     """Walk a folder, four levels deep, and sort its volumes by what their names say.
 
-    Hidden files are passed over and linked folders are not entered. Channel names are matched exactly first, then
-    whatever their case.
+    Hidden files are passed over and linked folders are not entered (but see `data.paths`). Channel names are matched
+    exactly first, then whatever their case.
 
     Raises:
-      DataError: `root` is missing, not a folder, or a folder in it may not be read.
+      DataError: `root` is missing, not a folder, or a folder in it may not be read; a file is a link out of it or has
+        no plain name.
       UsageError: no channels, or one twice.
     """
     root, channels = Path(root), tuple(channels)
@@ -132,6 +136,9 @@ def survey(root: str | Path, channels: Sequence[str] = DIXON) -> Survey:
     found = Survey(root, channels)
     for path in _volumes(root):
         name, kind = _parse(path, root, channels)
+        paths.check_link(path, root)
+        for word in (_stem(path), name):
+            paths.check_name(word, path)
         if kind in channels:
             found.images[name][kind].append(path)
         elif kind in LABELS:
@@ -174,21 +181,11 @@ def no_cases(found: Survey) -> str:
     return f"{looked}; found channels {', '.join(seen)}: pass --data.channels {' '.join(seen)}"
 
 
-def load(
-    case: Case, *, label_grid: str = "refuse"
-) -> tuple[np.ndarray, np.ndarray | None, tuple[float, float, float], np.ndarray]:
-    """Read a case: (image_ZxHxWxC float32, label_ZxHxW uint8 or None, spacing_mm in (Z,H,W) order, affine_4x4).
-
-    All on the first image's canonical axes; the affine maps voxel indices there to scanner mm.
-
-    Args:
-      case: what to read.
-      label_grid: for a label map whose header places it elsewhere than the images: "refuse" it, trust its "voxels"
-        and ignore its header, or resample it by its "header" to the nearest voxel. Nothing else is ever resampled.
+def load_images(case: Case) -> tuple[np.ndarray, nifti.Grid]:
+    """Read a case's images, image_ZxHxWxC float32, and the grid of the first, on whose canonical axes they are.
 
     Raises:
       DataError: a file cannot be used (see `nifti.read`), or lies on another grid than the first image.
-      UsageError: `label_grid` is none of the three.
     """
     grid = nifti.read_grid(case.images[0])
     for path in case.images[1:]:
@@ -197,8 +194,35 @@ def load(
     image_ZxHxWxC = np.empty((*grid.shape, len(case.images)), np.float32)
     for c, path in enumerate(case.images):
         image_ZxHxWxC[..., c] = nifti.read(path).array
-    label_ZxHxW = None if case.label is None else load_label(case.label, grid, label_grid)
-    return image_ZxHxWxC, label_ZxHxW, grid.spacing_mm, grid.affine
+    return image_ZxHxWxC, grid
+
+
+def load(case: Case, *, label_grid: str = "refuse") -> tuple[np.ndarray, np.ndarray, nifti.Grid]:
+    """Read a case with its label map: (image_ZxHxWxC float32, label_ZxHxW uint8, grid of both).
+
+    Args:
+      case: what to read.
+      label_grid: for a label map whose header places it elsewhere than the images: "refuse" it, trust its "voxels"
+        and ignore its header, or resample it by its "header" to the nearest voxel. Nothing else is ever resampled.
+
+    Raises:
+      DataError: as `load_images`; or the case has no label map, or one that cannot be used.
+      UsageError: `label_grid` is none of the three.
+    """
+    path = label_path(case)
+    image_ZxHxWxC, grid = load_images(case)
+    return image_ZxHxWxC, load_label(path, grid, label_grid), grid
+
+
+def label_path(case: Case) -> Path:
+    """The label map of a case that needs one.
+
+    Raises:
+      DataError: it has none.
+    """
+    if case.label is None:
+        raise DataError(f"{case.images[0].parent}: case {case.name} has no label to learn from or to score; add it")
+    return case.label
 
 
 def load_label(path: Path, grid: nifti.Grid, label_grid: str = "refuse", reader: Reader = nifti) -> np.ndarray:
@@ -255,6 +279,8 @@ def assign_subjects(cases: Sequence[Case], rule: str, table: Path | None = None)
         subjects = read_table(Path(table), "subject")
         if absent := [case.name for case in cases if case.name not in subjects]:
             raise DataError(f"{table}: no row for case {', '.join(absent)}; add one")
+        for subject in subjects.values():
+            paths.check_name(subject, Path(table))
     else:
         raise UsageError(f"--data.subjects {rule}: choose pairs, single or table")
     return [replace(case, subject=subjects[case.name]) for case in cases]
@@ -264,12 +290,23 @@ def _volumes(root: Path) -> list[Path]:
     def refuse(error: OSError) -> None:
         raise DataError(f"{error.filename}: cannot be listed: {error.strerror}") from error
 
-    paths = []
-    for folder, inner, files in os.walk(root, onerror=refuse):
+    found = []
+    for folder, inner, files in os.walk(root, onerror=refuse, followlinks=paths.follow()):
         deep = len(Path(folder).relative_to(root).parts) >= MAX_DEPTH
-        inner[:] = [] if deep else sorted(name for name in inner if not name.startswith("."))
-        paths += [Path(folder, f) for f in sorted(files) if f.endswith(nifti.SUFFIXES) and not f.startswith(".")]
-    return paths
+        named = [] if deep else sorted(name for name in inner if not name.startswith("."))
+        inner[:] = [name for name in named if _entered(Path(folder, name), root)]
+        found += [Path(folder, f) for f in sorted(files) if f.endswith(nifti.SUFFIXES) and not f.startswith(".")]
+    return found
+
+
+def _entered(folder: Path, root: Path) -> bool:
+    """Whether a folder is walked into: a linked one only where it lies outside and links are followed."""
+    if not folder.is_symlink():
+        return True
+    out = paths.leads_out(folder, root)
+    if out and not paths.follow():
+        paths.pass_over(folder)
+    return out and paths.follow()
 
 
 def _parse(path: Path, root: Path, channels: tuple[str, ...]) -> tuple[str, str]:
@@ -315,15 +352,19 @@ def natural(name: str) -> tuple[list[tuple[int, str]], str]:
 
 
 def _pairs(names: list[str]) -> dict[str, str]:
-    numbers = {name: re.fullmatch(r"(.*?)(\d+)", name) for name in names}
-    if odd := [name for name, match in numbers.items() if match is None]:
-        raise UsageError(
-            f"case {odd[0]} has no number to pair by; pass --data.subjects single, or table with a --data.subject-table"
-        )
-    first = {m[1]: 0 if any(n[1] == m[1] and int(n[2]) == 0 for n in numbers.values()) else 1 for m in numbers.values()}
+    numbers: dict[str, tuple[str, str]] = {}
+    for name in names:
+        match = re.fullmatch(r"(.*?)(\d+)", name)
+        if match is None:
+            raise UsageError(
+                f"case {name} has no number to pair by; pass --data.subjects single, or table with a "
+                "--data.subject-table"
+            )
+        numbers[name] = (match[1], match[2])
+    from_0 = {prefix for prefix, number in numbers.values() if int(number) == 0}
     subjects = {}
-    for name, (prefix, number) in ((name, match.groups()) for name, match in numbers.items()):
-        low = int(number) - (int(number) - first[prefix]) % 2
+    for name, (prefix, number) in numbers.items():
+        low = int(number) - (int(number) - (prefix not in from_0)) % 2
         subjects[name] = f"{prefix}{low:0{len(number)}d}+{low + 1:0{len(number)}d}"
     return subjects
 

@@ -9,6 +9,7 @@ not say which is which.
 Channel order everywhere: fat, inn, opp, wat.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -46,7 +47,7 @@ class Scanner(NamedTuple):
     bias: ArrayLike = 0.06  # standard deviation of the log of the smooth random part of the bias field
     ghost: ArrayLike = 0.012  # share of the signal that breathing repeats along H, the phase direction
     swap: ArrayLike = 0.0  # share of the volume, in smooth regions, where water and fat are exchanged
-    tesla: ArrayLike = 1.5  # field strength; the echo times go with its inverse
+    tesla: jax.Array | float = 1.5  # field strength; the echo times go with its inverse
     b0_ppm: ArrayLike = 0.0  # standard deviation of the field's error, smooth over the body
     b0_steep_ppm: ArrayLike = 0.0  # the same of its steep part, as near gas, which dephases voxels
     fat_shift: ArrayLike = 0.0  # voxels by which fat is displaced along W, the readout; 0 to 1
@@ -59,8 +60,8 @@ def signals(
     fat: ArrayLike,
     *,
     r2star: ArrayLike = 0.0,
-    te_in_s: ArrayLike = TE_IN_S,
-    te_opposed_s: ArrayLike = TE_OPPOSED_S,
+    te_in_s: jax.Array | float = TE_IN_S,
+    te_opposed_s: jax.Array | float = TE_OPPOSED_S,
     spectrum: tuple[tuple[float, float], ...] | None = None,
     tesla: ArrayLike = 1.5,
 ) -> tuple[jax.Array, jax.Array]:
@@ -85,7 +86,7 @@ def signals(
     return inn * jnp.exp(-te_in_s * r2star), opp * jnp.exp(-te_opposed_s * r2star)
 
 
-def separate(inn: ArrayLike, opp: ArrayLike, water_leads: ArrayLike) -> tuple[jax.Array, jax.Array]:
+def separate(inn: jax.Array, opp: jax.Array, water_leads: ArrayLike) -> tuple[jax.Array, jax.Array]:
     """(water, fat) as a two-point scanner reconstructs them from its two magnitudes, all of one shape.
 
     water_leads: True where water is taken to be the larger of the two. The magnitudes cannot tell; a scanner
@@ -105,9 +106,7 @@ def rician(key: jax.Array, magnitude: jax.Array, sigma: ArrayLike) -> jax.Array:
     return jnp.hypot(magnitude + noise[0], noise[1])
 
 
-def axes_mm(
-    shape_ZxHxW: tuple[int, int, int], spacing_mm: tuple[float, float, float]
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+def axes_mm(shape_ZxHxW: Sequence[int], spacing_mm: Sequence[ArrayLike]) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Voxel centres in mm from the grid's centre: arrays (Z, 1, 1), (1, H, 1) and (1, 1, W)."""
     z, h, w = ((jnp.arange(n) - (n - 1) / 2) * mm for n, mm in zip(shape_ZxHxW, spacing_mm, strict=True))
     return z[:, None, None], h[None, :, None], w[None, None, :]
@@ -115,7 +114,7 @@ def axes_mm(
 
 def smooth_field(
     key: jax.Array,
-    grid_mm: tuple[jax.Array, jax.Array, jax.Array],
+    grid_mm: Sequence[jax.Array],
     pitch_mm: float | tuple[float, float, float],
 ) -> jax.Array:
     """Random field (Z, H, W) of mean 0 and variance about 1, smooth over `pitch_mm` (one number, or Z, H, W).
@@ -136,7 +135,7 @@ def _spline(position: jax.Array, n: int) -> jax.Array:
     return weight / jnp.sqrt(0.4794)  # the mean sum of squared weights, 151 / 315
 
 
-def sensitivity(key: jax.Array, shape_ZxHxW: tuple[int, int, int], scanner: Scanner) -> jax.Array:
+def sensitivity(key: jax.Array, shape_ZxHxW: Sequence[int], scanner: Scanner) -> jax.Array:
     """Smooth positive bias field (Z, H, W): 1 near a coil under the back, falling towards the belly."""
     z_mm, h_mm, w_mm = axes_mm(shape_ZxHxW, scanner.spacing_mm)
     behind_mm = scanner.coil_mm - w_mm
@@ -146,7 +145,7 @@ def sensitivity(key: jax.Array, shape_ZxHxW: tuple[int, int, int], scanner: Scan
     return falloff_W * jnp.exp(scanner.bias * smooth_ZxHxW)
 
 
-def field_error(key: jax.Array, grid_mm: tuple[jax.Array, jax.Array, jax.Array], scanner: Scanner) -> jax.Array:
+def field_error(key: jax.Array, grid_mm: Sequence[jax.Array], scanner: Scanner) -> jax.Array:
     """Error of the main field (Z, H, W) in ppm: smooth over the body, and steep in places, as around gas."""
     key_smooth, key_steep = jax.random.split(key)
     smooth_ZxHxW = smooth_field(key_smooth, grid_mm, 110.0)
@@ -155,14 +154,16 @@ def field_error(key: jax.Array, grid_mm: tuple[jax.Array, jax.Array, jax.Array],
     return scanner.b0_ppm * smooth_ZxHxW + scanner.b0_steep_ppm * steep_ZxHxW
 
 
-def dephasing(error_ppm_ZxHxW: jax.Array, te_s: ArrayLike, tesla: ArrayLike) -> jax.Array:
+def dephasing(error_ppm_ZxHxW: jax.Array, te_s: jax.Array | float, tesla: ArrayLike) -> jax.Array:
     """Share of the signal (Z, H, W) left at an echo time where the field varies across a voxel.
 
     The mean of a phase that runs evenly over a range is a sinc; here its Gaussian of the same curvature at zero.
     """
     turns = te_s * PROTON_MHZ_PER_TESLA * tesla
-    across = [jnp.gradient(error_ppm_ZxHxW, axis=i) for i in range(3) if error_ppm_ZxHxW.shape[i] > 1]
-    return jnp.exp(-sum((np.pi * turns * step) ** 2 for step in across) / 6)
+    axes = [i for i in range(3) if error_ppm_ZxHxW.shape[i] > 1]
+    across = [jnp.asarray(jnp.gradient(error_ppm_ZxHxW, axis=i)) for i in axes]
+    squares = sum(((np.pi * turns * step) ** 2 for step in across), jnp.zeros(()))
+    return jnp.exp(-squares / 6)
 
 
 def acquire(signal_ZxHxW: jax.Array, scanner: Scanner) -> jax.Array:
@@ -173,11 +174,9 @@ def acquire(signal_ZxHxW: jax.Array, scanner: Scanner) -> jax.Array:
         lines_nxn = jnp.fft.ifft(kept_n[:, None] * jnp.fft.fft(jnp.eye(n), axis=0), axis=0).real
         signal_ZxHxW = jnp.moveaxis(jnp.tensordot(lines_nxn, signal_ZxHxW, (1, axis)), 0, axis)
     mix = scanner.slice_mix
-    above, below = (
-        jnp.concatenate(parts)
-        for parts in ((signal_ZxHxW[:1], signal_ZxHxW[:-1]), (signal_ZxHxW[1:], signal_ZxHxW[-1:]))
-    )
-    return (1 - 2 * mix) * signal_ZxHxW + mix * (above + below)
+    above = jnp.concatenate((signal_ZxHxW[:1], signal_ZxHxW[:-1]))
+    below = jnp.concatenate((signal_ZxHxW[1:], signal_ZxHxW[-1:]))
+    return jnp.asarray((1 - 2 * mix) * signal_ZxHxW + mix * (above + below))
 
 
 def scan(key: jax.Array, water_ZxHxW: jax.Array, fat_ZxHxW: jax.Array, scanner: Scanner) -> jax.Array:

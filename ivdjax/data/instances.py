@@ -17,6 +17,8 @@ LEVELS = 23  # C2/C3 to L5/S1
 # More pieces than these are noise of a network that has learnt little; the largest are kept, to tell discs among them.
 MOST_PIECES = 64
 
+# All discs of a large spine, 500 cm3, on voxels of a quarter of a millimetre through slices of a millimetre have 8e6.
+MOST_VOXELS = 2**24
 
 # Seen from the side a disc is some 35 mm long, its neighbours are as far away and its own parts lie in one plane. So,
 # in lengths of a disc: what is farther than this off a disc's plane belongs to another one,
@@ -51,9 +53,10 @@ def instances(mask_ZxHxW: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
       spacing_mm: voxel size along Z, H, W.
 
     Raises:
-      ValueError: more than 255 discs, or a label that is not an integer of 0..255.
+      ValueError: more than 255 discs, a label that is not an integer of 0..255, or too much to be discs.
     """
     mask_ZxHxW = np.asarray(mask_ZxHxW)
+    check_amount(mask_ZxHxW)
     if has_labels(mask_ZxHxW):
         labels_ZxHxW = mask_ZxHxW.astype(np.uint8)
         if not np.array_equal(labels_ZxHxW, mask_ZxHxW):
@@ -74,6 +77,16 @@ def instances(mask_ZxHxW: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
     for number, voxel_Vx3 in enumerate(sorted(pieces, key=lambda voxel_Vx3: -voxel_Vx3[:, 1].mean()), start=1):
         discs_ZxHxW[tuple(voxel_Vx3.T)] = number
     return discs_ZxHxW
+
+
+def check_amount(mask_ZxHxW: np.ndarray) -> None:
+    """Refuse a mask of so many voxels that it cannot be one of discs.
+
+    Raises:
+      ValueError: it has over `MOST_VOXELS`.
+    """
+    if (voxels := np.count_nonzero(mask_ZxHxW)) > MOST_VOXELS:
+        raise ValueError(f"holds {voxels} voxels that are not 0, more than all discs of a spine; is it an image?")
 
 
 def largest(mask_ZxHxW: np.ndarray, spacing_mm: Spacing, most: int = MOST_PIECES) -> np.ndarray:
@@ -105,9 +118,19 @@ def has_labels(mask_ZxHxW: np.ndarray) -> bool:
 
 def upwards(labels_ZxHxW: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """`labels` in the order of their structures' centres, the lowest first."""
-    heights = np.arange(labels_ZxHxW.shape[1])
-    centers = [np.average(heights, weights=(labels_ZxHxW == label).sum(axis=(0, 2))) for label in labels]
+    centers = [voxels(labels_ZxHxW, label, box)[:, 1].mean() for label, box in boxes(labels_ZxHxW, labels)]
     return labels[np.argsort(np.negative(centers), kind="stable")]
+
+
+def boxes(labels_ZxHxW: np.ndarray, labels: np.ndarray) -> list[tuple[int, tuple[slice, ...]]]:
+    """Each of some labels with the box around its structure, so that no other voxel need be looked at."""
+    found = ndimage.find_objects(labels_ZxHxW)
+    return [(int(label), found[int(label) - 1]) for label in labels]
+
+
+def voxels(labels_ZxHxW: np.ndarray, label: int, box: tuple[slice, ...]) -> np.ndarray:
+    """Indices (V,3) of a structure's voxels, given the box around it."""
+    return np.argwhere(labels_ZxHxW[box] == label) + [part.start for part in box]
 
 
 def _split(voxel_Vx3: np.ndarray, space: _Space) -> list[np.ndarray]:

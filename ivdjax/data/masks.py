@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from pathlib import Path
 
-from ivdjax.data import dataset
+from ivdjax.data import dataset, paths
 from ivdjax.errors import DataError
 
 # What `inference` writes of a case beside its mask, as <case>_<kind>; never a mask.
@@ -17,9 +17,10 @@ def find(path: Path, cases: Collection[str] = ()) -> dict[str, Path]:
     has neither label nor image, and so must be a flat one. Maps that were predicted beside masks are passed over.
 
     Raises:
-      DataError: no mask is there, or a case has two.
+      DataError: no mask is there, a case has two, or as `data.dataset.survey`.
     """
     if path.is_file():
+        paths.check_name(case_name(path), path)
         return {case_name(path): path}
     survey = dataset.survey(path)
     found = [(case, file) for case in survey.names() for file in survey.labels.get(case, [])]

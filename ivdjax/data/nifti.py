@@ -7,43 +7,30 @@ The format: NIfTI-1, https://nifti.nimh.nih.gov/nifti-1, and its 64-bit sibling 
 """
 
 import gzip
-import io
-import logging
-import math
 import shutil
-import zlib
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from nibabel import orientations
 from nibabel.affines import voxel_sizes
 from nibabel.nifti1 import Nifti1Header
-from nibabel.nifti2 import Nifti2Header
-from nibabel.spatialimages import HeaderDataError
-from nibabel.wrapstruct import WrapStructError
+from nibabel.volumeutils import apply_read_scaling
 
+from ivdjax.data.nifti_header import HEADER_ERRORS, SUFFIXES, by, one_line, opened, read_header
 from ivdjax.errors import DataError, UsageError
 from ivdjax.files import replacing
 
 CANONICAL = ("R", "I", "P")
-SUFFIXES = (".nii", ".nii.gz")
 
-# A spine scan has some 2e6 voxels; past this the header is broken or the volume not for one machine's memory.
-MAX_VOXELS = 2**29
-# Deflate shrinks by 1032 to 1 at best (https://zlib.net/zlib_tech.html): a promise can be judged unread.
-MAX_DEFLATE_RATIO = 1032
-
-logger = logging.getLogger("ivdjax")
-
-_HEADERS = {348: Nifti1Header, 540: Nifti2Header}
 _QFORM = ("qform_code", *(f"quatern_{axis}" for axis in "bcd"), *(f"qoffset_{axis}" for axis in "xyz"))
 # Fields of a header, of either version, that say where the voxels lie.
 _PLACE = ("pixdim", "xyzt_units", *_QFORM, "sform_code", *(f"srow_{axis}" for axis in "xyz"))
-_HEADER_ERRORS = (HeaderDataError, WrapStructError, ValueError, OverflowError)
+_CHUNK = 2**20  # voxels that are unzipped, scaled and cast at a time
+_TRAILING = 2**20  # bytes that may follow the voxels
 
 
 @dataclass(frozen=True)
@@ -85,8 +72,8 @@ def read_grid(path: str | Path) -> Grid:
       DataError: the header is unreadable, not one of a 3-D scalar volume, or promises more than fits in the file.
     """
     path = Path(path)
-    with _opened(path) as stream:
-        return grid_of(_header(stream, path), path)
+    with opened(path) as stream:
+        return grid_of(read_header(stream, path), path)
 
 
 def grid_of(header: Nifti1Header, path: Path) -> Grid:
@@ -95,25 +82,26 @@ def grid_of(header: Nifti1Header, path: Path) -> Grid:
     Raises:
       DataError: it is not the header of one 3-D volume, or its affine is of no use.
     """
-    shape = tuple(int(n) for n in header.get_data_shape())
-    if len(shape) < 3 or any(n != 1 for n in shape[3:]):
-        raise DataError(f"{path}: {len(shape)}-D ({by(shape)}), not one 3-D volume; split or convert it")
-    shape = shape[:3]
+    stored = tuple(int(n) for n in header.get_data_shape())
+    if len(stored) < 3 or any(n != 1 for n in stored[3:]):
+        raise DataError(f"{path}: {len(stored)}-D ({by(stored)}), not one 3-D volume; split or convert it")
+    shape = stored[0], stored[1], stored[2]
     try:
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):
             affine = np.asarray(header.get_best_affine(), np.float64)
-    except _HEADER_ERRORS as error:
-        raise DataError(f"{path}: the header does not say where its voxels lie: {_line(error)}") from error
+    except HEADER_ERRORS as error:
+        raise DataError(f"{path}: the header does not say where its voxels lie: {one_line(error)}") from error
     if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine[:3, :3]) < 3:
         raise DataError(f"{path}: its affine is singular or not finite; rewrite the header with a valid sform")
     turn = _turn(affine)
     canonical = affine @ orientations.inv_ornt_aff(turn, shape)
-    order = np.argsort(turn[:, 0])
+    z, h, w = np.argsort(turn[:, 0])
+    # Affines are stored in 32 bits: past six decimals there is only rounding.
+    mm = [round(float(s), 6) for s in voxel_sizes(canonical)]
     return Grid(
-        shape=tuple(shape[i] for i in order),
+        shape=(shape[z], shape[h], shape[w]),
         affine=canonical,
-        # Affines are stored in 32 bits: past six decimals there is only rounding.
-        spacing_mm=tuple(round(float(s), 6) for s in voxel_sizes(canonical)),
+        spacing_mm=(mm[0], mm[1], mm[2]),
         orientation=orientations.aff2axcodes(affine),
         disk_shape=shape,
         disk_affine=affine,
@@ -135,18 +123,15 @@ def read(path: str | Path, dtype: np.typing.DTypeLike = np.float32, *, on: Grid 
         that `dtype` cannot hold, or its stored shape is not that of `on`.
     """
     path = Path(path)
-    with _opened(path) as stream:
-        header = _header(stream, path)
+    with opened(path) as stream:
+        header = read_header(stream, path)
         own = grid_of(header, path)
         grid = on or own
         if own.disk_shape != grid.disk_shape:
             stored, needed = by(own.disk_shape), by(grid.disk_shape)
             raise DataError(f"{path}: stored as {stored} voxels where {needed} are needed; use the matching file")
-        array = header.data_from_fileobj(stream)
-        # Only the end of a gzip stream tells whether what came before was damaged.
-        while stream.read(2**20):
-            pass
-    return canonical(array, grid, dtype, path)
+        array = _voxels(stream, header, np.dtype(dtype), path)
+    return _turned(array.reshape(grid.disk_shape, order="F"), grid, path)
 
 
 def canonical(array: np.ndarray, grid: Grid, dtype: np.typing.DTypeLike, path: Path) -> Volume:
@@ -155,9 +140,37 @@ def canonical(array: np.ndarray, grid: Grid, dtype: np.typing.DTypeLike, path: P
     Raises:
       DataError: it holds values that are NaN or infinite or that `dtype` cannot hold.
     """
-    array = _cast(array.reshape(grid.disk_shape), np.dtype(dtype), path)
+    return _turned(_cast(array.reshape(grid.disk_shape), np.dtype(dtype), path), grid, path)
+
+
+def _turned(array: np.ndarray, grid: Grid, path: Path) -> Volume:
+    if odd := array.size - np.count_nonzero(np.isfinite(array)):
+        raise DataError(f"{path}: NaN or infinite voxels: {odd}; export the image again")
     array_ZxHxW = orientations.apply_orientation(array, _turn(grid.disk_affine))
     return Volume(np.ascontiguousarray(array_ZxHxW), grid.affine, grid.spacing_mm, path)
+
+
+def _voxels(stream: BinaryIO, header: Nifti1Header, dtype: np.dtype, path: Path) -> np.ndarray:
+    """All voxels as stored, scaled by the header, in one row; nothing but they is ever in memory as a whole."""
+    stored, (slope, inter) = header.get_data_dtype(), header.get_slope_inter()
+    array = np.empty(int(np.prod(header.get_data_shape(), dtype=np.int64)), dtype)
+    stream.seek(header.get_data_offset())
+    for start in range(0, array.size, _CHUNK):
+        part = array[start : start + _CHUNK]
+        content = stream.read(part.size * stored.itemsize)
+        if len(content) < part.size * stored.itemsize:
+            promise = f"{by(header.get_data_shape())} voxels of {stored.itemsize} bytes"
+            raise DataError(f"{path}: truncated: the voxels end before the {promise} of the header; copy it again")
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused once all is read
+            scaled = apply_read_scaling(np.frombuffer(content, stored), slope, inter)
+        part[:] = _cast(scaled, dtype, path)
+    # Only the end of a gzip stream tells whether what came before was damaged.
+    rest = 0
+    while more := len(stream.read(_TRAILING)):
+        rest += more
+        if rest > _TRAILING:
+            raise DataError(f"{path}: goes on after its last voxel, for over {_TRAILING} bytes; convert it anew")
+    return array
 
 
 def read_label(path: str | Path, *, on: Grid | None = None) -> Volume:
@@ -215,8 +228,8 @@ def _write(values_ZxHxW: np.ndarray, source: Path, out: Path, what: bytes) -> No
         raise UsageError(f"{out}: is written as .nii or .nii.gz; name it so")
     if out.resolve() == source.resolve():
         raise UsageError(f"{out}: would replace the image it was made from; choose another name")
-    with _opened(source) as stream:
-        header = _header(stream, source)
+    with opened(source) as stream:
+        header = read_header(stream, source)
     grid = grid_of(header, source)
     if values_ZxHxW.shape != grid.shape:
         raise ValueError(f"a mask of {by(values_ZxHxW.shape)} voxels for a grid of {by(grid.shape)}")
@@ -225,13 +238,13 @@ def _write(values_ZxHxW: np.ndarray, source: Path, out: Path, what: bytes) -> No
     )
     header = _own_header(header, grid, values_ZxHxW.dtype, what)
     values = orientations.apply_orientation(values_ZxHxW, back).astype(header.get_data_dtype(), copy=False)
-    # Four zero bytes after the header say that no extension follows.
-    content = header.binaryblock + bytes(4) + values.tobytes(order="F")
     try:
-        with replacing(out) as partial:
-            partial.write_bytes(gzip.compress(content, mtime=0) if out.name.endswith(".gz") else content)
+        # Four zero bytes after the header say that no extension follows.
+        with replacing(out) as partial, _zipped(partial) if out.name.endswith(".gz") else partial.open("wb") as file:
+            file.write(header.binaryblock + bytes(4))
+            file.write(values.tobytes(order="F"))
     except OSError as error:
-        raise DataError(f"{out}: cannot be written: {error.strerror or _line(error)}") from error
+        raise DataError(f"{out}: cannot be written: {error.strerror or one_line(error)}") from error
 
 
 def copy(source: str | Path, out: str | Path, *, placed_as: str | Path | None = None) -> None:
@@ -246,25 +259,36 @@ def copy(source: str | Path, out: str | Path, *, placed_as: str | Path | None = 
       DataError: a file cannot be read.
     """
     source, out = Path(source), Path(out)
-    with _opened(source) as stream:
+    with opened(source) as stream:
         if placed_as is None and source.name.endswith(".gz"):
             shutil.copyfile(source, out)
             return
-        content = stream.read()
-    if placed_as is not None:
-        header = _header(io.BytesIO(content), source)
-        with _opened(Path(placed_as)) as stream:
-            place = _header(stream, Path(placed_as))
-        for name in _PLACE:
-            header[name] = place[name]
-        content = header.binaryblock + content[header.sizeof_hdr :]
-    out.write_bytes(gzip.compress(content, mtime=0))
+        start = b""
+        if placed_as is not None:
+            header = read_header(stream, source)
+            with opened(Path(placed_as)) as other:
+                place = read_header(other, Path(placed_as))
+            for name in _PLACE:
+                header[name] = place[name]
+            start = header.binaryblock
+            stream.seek(header.sizeof_hdr)
+        with _zipped(out) as file:
+            file.write(start)
+            shutil.copyfileobj(stream, file, 2**20)
+
+
+@contextmanager
+def _zipped(path: Path) -> Iterator[gzip.GzipFile]:
+    """A new file to zip into; the same content gives the same bytes."""
+    with path.open("wb") as file, gzip.GzipFile("", "wb", fileobj=file, mtime=0) as zipped:
+        yield zipped
 
 
 def corner_displacement_mm(a: np.ndarray, b: np.ndarray, shape: tuple[int, int, int]) -> float:
     """Largest distance in mm between where two (4,4) affines put the same corner of a grid of `shape`."""
     corners = np.stack(np.meshgrid(*[(0, n - 1) for n in shape], [1], indexing="ij"), -1).reshape(-1, 4)
-    return float(np.linalg.norm((corners @ (a - b).T)[:, :3], axis=1).max())
+    with np.errstate(over="ignore"):  # too far to be told is infinitely far
+        return float(np.linalg.norm((corners @ (a - b).T)[:, :3], axis=1).max())
 
 
 def place_by_header(label: Volume, affine: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
@@ -274,73 +298,28 @@ def place_by_header(label: Volume, affine: np.ndarray, shape: tuple[int, int, in
     """
     to_label = np.linalg.inv(label.affine) @ affine
     placed = np.zeros(shape, label.array.dtype)
-    h, w = np.meshgrid(np.arange(shape[1]), np.arange(shape[2]), indexing="ij")
-    for z in range(shape[0]):  # a slice at a time: the indices of a whole volume take 50 times its memory
+    zs, hs, ws = _reached(label.array.shape, np.linalg.inv(affine) @ label.affine, shape)
+    h, w = np.meshgrid(np.arange(hs.start, hs.stop), np.arange(ws.start, ws.stop), indexing="ij")
+    for z in range(zs.start, zs.stop):  # a slice at a time: the indices of a whole volume take 50 times its memory
         index = to_label @ np.stack([np.full(h.size, z), h.ravel(), w.ravel(), np.ones(h.size)])
-        nearest = np.floor(index[:3] + 0.5).astype(np.int64)
+        nearest = np.floor(index[:3] + 0.5)
         inside = ((nearest >= 0) & (nearest < np.array(label.array.shape)[:, None])).all(axis=0)
-        placed[z].reshape(-1)[inside] = label.array[tuple(nearest[:, inside])]
+        values = np.zeros(h.size, placed.dtype)
+        values[inside] = label.array[tuple(nearest[:, inside].astype(np.int64))]
+        placed[z, hs, ws] = values.reshape(h.shape)
     return placed
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
-    """The file's bytes, unzipped where its name says so; every way reading can fail becomes one DataError."""
-    if not path.name.endswith(SUFFIXES):
-        raise DataError(f"{path}: not named .nii or .nii.gz")
-    try:
-        if path.stat().st_size == 0:
-            raise DataError(f"{path}: zero length; copy it again")
-        with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as stream:
-            yield stream
-    except gzip.BadGzipFile as error:
-        raise DataError(f"{path}: not sound gzip data ({error}); copy it again or rename it .nii") from error
-    except (EOFError, zlib.error) as error:
-        raise DataError(f"{path}: truncated or damaged gzip data ({error}); copy it again") from error
-    except OSError as error:
-        if error.errno is None:  # nibabel's way to say that the voxels end too soon
-            raise DataError(f"{path}: truncated: {_line(error)}") from error
-        raise DataError(f"{path}: unreadable: {error.strerror}") from error
-
-
-class _Named(logging.LoggerAdapter):
-    """Puts the file's name before what nibabel mends in a header."""
-
-    def process(self, msg: str, kwargs: MutableMapping[str, Any]) -> tuple[str, MutableMapping[str, Any]]:
-        return f"{self.extra['path']}: {msg}", kwargs
-
-
-def _header(stream: BinaryIO, path: Path) -> Nifti1Header:
-    """The header at the stream's start, once it is known to be a single file's and to promise what fits in it."""
-    start = stream.read(max(_HEADERS))
-    kind = _HEADERS.get(int.from_bytes(start[:4], "little")) or _HEADERS.get(int.from_bytes(start[:4], "big"))
-    if kind is None:
-        raise DataError(f"{path}: not a NIfTI file (no NIfTI header at its start); convert it")
-    if len(start) < kind.sizeof_hdr:
-        raise DataError(f"{path}: truncated: {len(start)} bytes, less than a NIfTI header; copy it again")
-    try:
-        with np.errstate(invalid="ignore"):  # here and below, a NaN is caught by the tests that follow
-            header = kind(start[: kind.sizeof_hdr], check=False)
-            header.check_fix(logger=_Named(logger, {"path": path}))
-            shape, dtype, offset = header.get_data_shape(), header.get_data_dtype(), header.get_data_offset()
-            header.get_slope_inter()
-    except _HEADER_ERRORS as error:
-        raise DataError(f"{path}: not a usable NIfTI header: {_line(error)}") from error
-    if header["magic"].item() != kind.single_magic:
-        raise DataError(f"{path}: the header of a .hdr/.img pair; convert the pair to one .nii file")
-    if dtype.fields is not None or dtype.kind not in "iuf":
-        raise DataError(f"{path}: holds {dtype} voxels, not one real number a voxel")
-    voxels = math.prod(int(n) for n in shape)
-    if offset < kind.single_vox_offset:
-        raise DataError(f"{path}: its header says that the voxels begin at byte {offset}; damaged?")
-    if not shape or min(shape) < 1 or voxels > MAX_VOXELS:
-        raise DataError(f"{path}: its header promises {by(shape)} voxels (usable: 1 to {MAX_VOXELS}); damaged?")
-    size = path.stat().st_size
-    room = size * MAX_DEFLATE_RATIO if path.name.endswith(".gz") else size
-    if offset + voxels * dtype.itemsize > room:
-        promise = f"the header promises {by(shape)} voxels of {dtype.itemsize} bytes"
-        raise DataError(f"{path}: truncated or damaged: {promise}, too much for a file of {size} bytes")
-    return header
+def _reached(
+    own_shape: tuple[int, ...], to_grid: np.ndarray, shape: tuple[int, int, int]
+) -> tuple[slice, slice, slice]:
+    """The part of a grid of `shape` that voxels of `own_shape` can lie in, with a voxel to spare, each side a slice."""
+    ends = [(-0.5, n - 0.5) for n in own_shape]
+    corners = np.stack(np.meshgrid(*ends, [1], indexing="ij"), -1).reshape(-1, 4) @ to_grid.T
+    low = np.clip(np.floor(corners[:, :3].min(axis=0)) - 1, 0, shape).astype(int)
+    high = np.clip(np.ceil(corners[:, :3].max(axis=0)) + 2, low, shape).astype(int)
+    z, h, w = (slice(start, stop) for start, stop in zip(low.tolist(), high.tolist(), strict=True))
+    return z, h, w
 
 
 def _turn(affine: np.ndarray) -> np.ndarray:
@@ -349,14 +328,11 @@ def _turn(affine: np.ndarray) -> np.ndarray:
 
 
 def _cast(array: np.ndarray, dtype: np.dtype, path: Path) -> np.ndarray:
-    with np.errstate(invalid="ignore", over="ignore"):  # the two tests below say it better
+    with np.errstate(invalid="ignore", over="ignore"):  # the tests here and in `_turned` say it better
         cast = array.astype(dtype)
-    if np.issubdtype(dtype, np.integer):
-        if not np.array_equal(cast, array):
-            low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
-            raise DataError(f"{path}: holds values that are not integers of {low}..{high}; save it as a label map")
-    elif not (finite := np.isfinite(cast)).all():
-        raise DataError(f"{path}: NaN or infinite voxels: {int((~finite).sum())}; export the image again")
+    if np.issubdtype(dtype, np.integer) and not np.array_equal(cast, array):
+        low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+        raise DataError(f"{path}: holds values that are not integers of {low}..{high}; save it as a label map")
     return cast
 
 
@@ -371,12 +347,3 @@ def _own_header(header: Nifti1Header, grid: Grid, dtype: np.dtype, what: bytes) 
     header["descrip"], header["aux_file"] = what, b""
     header.set_intent("none")
     return header
-
-
-def by(shape: tuple[int, ...]) -> str:
-    """Write a shape for the eye: `36 x 256 x 256`."""
-    return " x ".join(str(int(n)) for n in shape)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -5,7 +5,7 @@
 
 import gzip
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -60,7 +60,7 @@ def draw(
         subject = body.swell(key_swell, body.sample(key_build))
         pose = body.sample_pose(key_pose)
         z, h, w = (x + c for x, c in zip(dixon.axes_mm(shape_ZxHxW, spacing_mm), centre_mm, strict=True))
-        textures = _textures(key_texture, tuple(x - d for x, d in zip((z, h, w), pose.shift_mm, strict=True)))
+        textures = _textures(key_texture, [x - d for x, d in zip((z, h, w), pose.shift_mm, strict=True)])
 
         def draw_slice(depth_mm: jax.Array, texture: tissue.Textures) -> tuple[tissue.Canvas, jax.Array]:
             return tissue.paint(subject, texture, *jnp.broadcast_arrays(*pose.to_subject(depth_mm, h[0], w[0])))
@@ -72,18 +72,19 @@ def draw(
     return Phantom(canvas.water, canvas.fat, label, canvas.tissue, disc_8x3, subject)
 
 
-def _textures(key: jax.Array, grid_mm: tuple[jax.Array, jax.Array, jax.Array]) -> tissue.Textures:
-    pitches_mm = tissue.Textures(
-        bend=(16.0, 15.0, 15.0),
-        push=(16.0, 15.0, 15.0),
-        wave=(30.0, 28.0, 28.0),
-        clutter=(16.0, 13.0, 15.0),
-        mottle=(9.0, 6.0, 6.0),
-        streak=(3.2, 30.0, 3.2),
-        grain=(3.5, 2.6, 2.6),
-    )
+def _textures(key: jax.Array, grid_mm: Sequence[jax.Array]) -> tissue.Textures:
+    pitches_mm = {
+        "bend": (16.0, 15.0, 15.0),
+        "push": (16.0, 15.0, 15.0),
+        "wave": (30.0, 28.0, 28.0),
+        "clutter": (16.0, 13.0, 15.0),
+        "mottle": (9.0, 6.0, 6.0),
+        "streak": (3.2, 30.0, 3.2),
+        "grain": (3.5, 2.6, 2.6),
+    }
     keys = jax.random.split(key, len(pitches_mm))
-    return tissue.Textures(*(dixon.smooth_field(k, grid_mm, p) for k, p in zip(keys, pitches_mm, strict=True)))
+    fields = zip(pitches_mm.items(), keys, strict=True)
+    return tissue.Textures(**{name: dixon.smooth_field(k, grid_mm, pitch) for (name, pitch), k in fields})
 
 
 def write_tree(

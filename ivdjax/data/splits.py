@@ -10,6 +10,8 @@ from ivdjax.data import dataset
 from ivdjax.data.dataset import Case
 from ivdjax.errors import DataError, UsageError
 
+_DIGITS = 9  # of a fold's number
+
 
 @dataclass(frozen=True)
 class Split:
@@ -123,7 +125,7 @@ def _from_table(cases: Sequence[Case], path: Path) -> list[set[str]]:
     fold_of = {}
     for case in cases:
         text = rows[case.name]
-        if not text.isascii() or not text.isdecimal():
+        if not text.isascii() or not text.isdecimal() or len(text) > _DIGITS:
             raise DataError(f"{path}: case {case.name} has the fold {text!r}; number the folds 0, 1, 2 ...")
         fold_of[case.name] = int(text)
     subject_fold: dict[str, int] = {}
@@ -133,8 +135,9 @@ def _from_table(cases: Sequence[Case], path: Path) -> list[set[str]]:
                 f"{path}: parts the scans of subject {case.subject}: case {case.name} is in fold {fold_of[case.name]}, "
                 f"another in {subject_fold[case.subject]}; put them in one, or say whose they are (--data.subjects)"
             )
-    count = max(fold_of.values()) + 1
-    if empty := [fold for fold in range(max(count, 2)) if fold not in fold_of.values()]:
+    used = set(fold_of.values())
+    count = max(len(used), 2)
+    if empty := [fold for fold in range(count) if fold not in used]:
         raise DataError(f"{path}: no case is in fold {empty[0]}; number two folds or more from 0 without a gap")
     return [{name for name, own in fold_of.items() if own == fold} for fold in range(count)]
 

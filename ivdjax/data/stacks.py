@@ -59,7 +59,7 @@ class Volumes:
     """Rows and columns before the first of a case."""
 
 
-def packed_shape(shapes_ZxHxW: Sequence[tuple[int, int, int]], K: int, window: tuple[int, int]) -> tuple[int, int, int]:
+def packed_shape(shapes_ZxHxW: Sequence[tuple[int, ...]], K: int, window: tuple[int, int]) -> tuple[int, int, int]:
     """Slices, rows and columns that each case has among `Volumes`."""
     Z = max(shape[0] for shape in shapes_ZxHxW) + K - 1
     margin = _margin(shapes_ZxHxW, window)
@@ -86,7 +86,7 @@ def pack(
     return Volumes(image, label, (top, left))
 
 
-def _margin(shapes_ZxHxW: Sequence[tuple[int, int, int]], window: tuple[int, int]) -> tuple[int, int]:
+def _margin(shapes_ZxHxW: Sequence[tuple[int, ...]], window: tuple[int, int]) -> tuple[int, int]:
     # A window larger than a slice may lie this far before it.
     rows, columns = (max(0, *(window[i] - shape[i + 1] for shape in shapes_ZxHxW)) for i in range(2))
     return rows, columns

@@ -47,7 +47,7 @@ class Stored:
         self._read(lambda file: _fill(file, self._start, out))
         return out if dtype is None else out.astype(dtype, copy=False)
 
-    def __getitem__(self, part: tuple[slice, slice, slice]) -> np.ndarray:
+    def __getitem__(self, part: tuple[slice, ...]) -> np.ndarray:
         """Read some slices, rows and columns; slices of step 1."""
         (z, z_stop, _), (h, h_stop, _), columns = (
             *(one.indices(size) for one, size in zip(part[:2], self.shape, strict=False)),
@@ -88,17 +88,17 @@ class Stored:
         array = np.ascontiguousarray(array)
         with files.replacing(path) as partial, partial.open("wb") as file:
             np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
-            file.write(memoryview(array).cast("B"))
+            file.write(array.data.cast("B"))
         return cls(path)
 
 
 def checksum(array: np.ndarray | Stored) -> int:
     """CRC-32 of an array's bytes."""
-    return zlib.crc32(np.ascontiguousarray(array))
+    return zlib.crc32(np.ascontiguousarray(array).data)
 
 
 def _fill(file: int, start: int, out: np.ndarray) -> None:
-    left = memoryview(out).cast("B")
+    left = out.data.cast("B")
     while left:
         done = os.preadv(file, [left], start)
         if not done:

@@ -124,14 +124,13 @@ def _pair(disc: MeasuredDisc, quantity: _Quantity) -> Pair:
 
 def pictures(measured: Sequence[MeasuredDisc], cases: Sequence[ReportCase]) -> str:
     """The disc whose middle heights differ most, as it was measured in the reference and in the prediction."""
-    both = [disc for disc in measured if disc.reference is not None and disc.prediction is not None]
+    both = [(d.reference, d.prediction, d) for d in measured if d.reference is not None and d.prediction is not None]
     if not both:
         return ""
-    disc = max(both, key=lambda d: abs(d.prediction.height_middle_mm - d.reference.height_middle_mm))
+    *measures_of, disc = max(both, key=lambda both: abs(both[1].height_middle_mm - both[0].height_middle_mm))
     case = next(case for case in cases if case.name == disc.case)
     masks = next(itertools.islice(_pairs(case), disc.disc - 1, None))
     figures = []
-    measures_of = (disc.reference, disc.prediction)
     for kind, mask_ZxHxW, measures in zip(("reference", "prediction"), masks, measures_of, strict=True):
         jpeg = disc_picture(case.image_ZxHxW, case.affine, mask_ZxHxW, measures, "jpeg")
         text = (

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from ivdjax.data.instances import check_amount
 from ivdjax.evaluation import discs
 from ivdjax.evaluation.metrics import Spacing, bounding_box, dice, surface_scores
 
@@ -90,10 +91,12 @@ def score_case(
       reference_labelled: likewise the reference's.
 
     Raises:
-      ValueError: the shapes differ, the reference holds no disc, or none of the labels of a prediction not known to
-        have any is a disc of the reference.
+      ValueError: the shapes differ, one holds too much to be discs, the reference holds no disc, or none of the labels
+        of a prediction not known to have any is a disc of the reference.
     """
     prediction_ZxHxW, reference_ZxHxW = np.asarray(prediction_ZxHxW), np.asarray(reference_ZxHxW)
+    for mask_ZxHxW in (prediction_ZxHxW, reference_ZxHxW):
+        check_amount(mask_ZxHxW)
     volume_dice = dice(prediction_ZxHxW, reference_ZxHxW)
     penalty_mm = float(np.linalg.norm(np.multiply(reference_ZxHxW.shape, spacing_mm)))
     if not reference_ZxHxW.any():

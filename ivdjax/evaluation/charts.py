@@ -117,8 +117,10 @@ def _spread(places: Sequence[float | None], widest: float) -> list[float]:
     shifts = [0.0] * len(places)
     taken: list[tuple[float, float]] = []
     tries = [sign * k * _POINT for k in range(1 + int(widest / _POINT)) for sign in ((1, -1) if k else (1,))]
-    for i in sorted(range(len(places)), key=lambda i: (places[i] is None, places[i] or 0.0)):
-        y = -1e6 if places[i] is None else places[i]
+    # Those without a place lie far from all others.
+    rows = [-1e6 if place is None else place for place in places]
+    for i in sorted(range(len(places)), key=lambda i: (places[i] is None, rows[i])):
+        y = rows[i]
         free = [x for x in tries if all((x - a) ** 2 + (y - b) ** 2 >= (2 * _POINT) ** 2 for a, b in taken)]
         shifts[i] = free[0] if free else 0.0
         taken.append((shifts[i], y))

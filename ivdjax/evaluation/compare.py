@@ -47,7 +47,7 @@ def write_comparison(run_dirs: Sequence[Path], out: Path) -> Path:
             _training(matched),
             _facts(matched),
         ]
-    except (KeyError, TypeError, ValueError) as error:
+    except record.MALFORMED as error:
         raise DataError(
             f"{', '.join(map(str, run_dirs))}: scores, settings or log of one are not what this version of ivdjax "
             f"writes ({type(error).__name__}: {error}); evaluate the runs again"

@@ -12,7 +12,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from ivdjax.data import column
-from ivdjax.data.instances import LEVELS, Spacing, components, forwards, has_labels, instances, specks, upwards
+from ivdjax.data.instances import (
+    LEVELS,
+    Spacing,
+    boxes,
+    components,
+    forwards,
+    has_labels,
+    instances,
+    specks,
+    upwards,
+    voxels,
+)
 
 __all__ = [
     "IVDM3SEG_DISCS", "LEVELS", "Column", "Scheme", "components", "count_warnings", "from_scheme", "has_labels",
@@ -117,7 +128,7 @@ def name(discs_ZxHxW: np.ndarray, spacing_mm: Spacing, expected: int | None = IV
       ValueError: more discs than a spine has.
     """
     numbers = upwards(discs_ZxHxW, np.unique(discs_ZxHxW[discs_ZxHxW != 0]))
-    centers = [np.argwhere(discs_ZxHxW == number).mean(axis=0) * spacing_mm for number in numbers]
+    centers = [voxels(discs_ZxHxW, *found).mean(axis=0) * spacing_mm for found in boxes(discs_ZxHxW, numbers)]
     center_Nx3 = np.reshape(centers, (-1, 3))
     volume_mm3_N = np.bincount(discs_ZxHxW.ravel(), minlength=256)[numbers] * float(np.prod(spacing_mm))
     warnings = []
@@ -135,7 +146,8 @@ def name(discs_ZxHxW: np.ndarray, spacing_mm: Spacing, expected: int | None = IV
         raise ValueError(f"holds {len(levels)} discs up to level {levels[-1]}; a spine has {LEVELS}")
     warnings += count_warnings(len(levels), expected)
     if levels:
-        tilt = _tilt_degrees(np.argwhere(discs_ZxHxW == numbers[0]) * spacing_mm)
+        (lowest,) = boxes(discs_ZxHxW, numbers[:1])
+        tilt = _tilt_degrees(voxels(discs_ZxHxW, *lowest) * spacing_mm)
         if tilt < LOWEST_TILT:
             falls = (
                 f"falls forwards by {tilt:.0f} degrees only" if tilt >= 0 else f"rises forwards by {-tilt:.0f} degrees"

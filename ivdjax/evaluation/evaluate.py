@@ -214,8 +214,8 @@ def to_csv(scores: Sequence[CaseScores]) -> str:
     writer.writerow(COLUMNS)
     for case in scores:
         for disc in case.discs:
-            row = dataclasses.replace(disc, found=int(disc.found))
-            writer.writerow(round(v, 6) if isinstance(v, float) else v for v in dataclasses.astuple(row))
+            row = {**dataclasses.asdict(disc), "found": int(disc.found)}
+            writer.writerow(round(v, 6) if isinstance(v, float) else v for v in row.values())
     return text.getvalue()
 
 

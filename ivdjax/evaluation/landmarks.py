@@ -74,7 +74,7 @@ def disc_picture(
     wide, deep, high = 2 * (np.abs(point_Vx3 @ marks.axes_3x3.T).max(axis=0) + MARGIN_MM)
     side, above = _View(marks.center_3, -v_3, n_3, deep, high), _View(marks.center_3, -u_3, v_3, wide, deep)
     width_mm, height_mm = deep + GAP_MM + wide, max(deep, high)
-    figure = Figure(figsize=np.multiply((width_mm, height_mm), _PIXELS_PER_MM / _DPI), facecolor="black")
+    figure = Figure(figsize=(width_mm * _PIXELS_PER_MM / _DPI, height_mm * _PIXELS_PER_MM / _DPI), facecolor="black")
     black_white = np.percentile(image_ZxHxW, (1.0, 99.7))
     left_mm, drawn = 0.0, []
     for view in (side, above):

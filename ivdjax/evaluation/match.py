@@ -14,6 +14,8 @@ from ivdjax.evaluation.record import Record
 # Two volumes of one disc, written to six decimals; a voxel is over 0.1 mm3.
 SAME_VOLUME_MM3 = 1e-3
 
+_LARGEST = 1e6  # of any figure; no scan is a kilometre long
+
 
 @dataclass(frozen=True)
 class Matched:
@@ -35,7 +37,10 @@ class Matched:
     def values(self, i: int, metric: Metric) -> list[float]:
         """A figure of each common case in one run."""
         by_name = {str(case["case"]): case for case in self.runs[i].scores["cases"]}
-        return [float(by_name[case][metric.key]) for case in self.cases]
+        values = [float(by_name[case][metric.key]) for case in self.cases]
+        if any(abs(value) > _LARGEST for value in values):
+            raise ValueError(f"{metric.key} of {max(values, key=abs):g}")
+        return values
 
     def discs(self, i: int) -> dict[tuple[str, int], DiscScore]:
         """The discs of the common cases in one run, by case and disc."""

@@ -344,9 +344,12 @@ def _read_off(
             [[point(mid_u, v, float(np.dot(plane, [1, mid_u, v]))) for v in (front, back)] for plane in planes]
         ),
     )
+    anterior, middle, posterior = heights
     return Measures(
-        volume_mm3,
-        *heights,
+        volume_mm3=volume_mm3,
+        height_anterior_mm=anterior,
+        height_middle_mm=middle,
+        height_posterior_mm=posterior,
         ap_mm=ap_mm,
         transverse_mm=right - left,
         wedge_deg=float(upper_slope - lower_slope),

@@ -156,7 +156,7 @@ def _measure_case(
     if case is not None:
         if fault := dataset.difference(nifti.read_grid(case.images[0]), nifti.read_grid(path)):
             raise DataError(f"{case.images[0]}: {fault} than {path}; measure a mask on its own images' grid")
-        image_ZxHxWxC, *_ = dataset.load(case)
+        image_ZxHxWxC, _ = dataset.load_images(case)
     note, rows = "; ".join(column.warnings), []
     for level in column.levels:
         disc_ZxHxW = column.level_ZxHxW == level
@@ -166,7 +166,7 @@ def _measure_case(
         except ValueError as error:
             measures, own = None, "; ".join(filter(None, [note, f"not measured: {error}"]))
         rows.append(Disc(name, level, measures, signals, own))
-        if outputs.pictures is not None and measures is not None:
+        if outputs.pictures is not None and image_ZxHxWxC is not None and measures is not None:
             png = disc_picture(image_ZxHxWxC[..., -1], mask.affine, disc_ZxHxW, measures)
             _write(outputs.pictures / f"{name}_{discs.level_name(level).replace('/', '-')}.png", png)
     if outputs.labels is not None:

@@ -139,7 +139,7 @@ def _percentile(distance_mm: np.ndarray, area_mm2: np.ndarray, share: float) -> 
     """The smallest distance within which `share` of the area lies."""
     order = np.argsort(distance_mm, kind="stable")
     reached = np.cumsum(area_mm2[order]) / area_mm2.sum()
-    return float(distance_mm[order][min(np.searchsorted(reached, share - ROUNDING_SHARE), len(order) - 1)])
+    return float(distance_mm[order][min(int(np.searchsorted(reached, share - ROUNDING_SHARE)), len(order) - 1)])
 
 
 def _inside(mask: np.ndarray) -> np.ndarray:

@@ -88,7 +88,7 @@ def write(path: Path, *, title: str, caption: str, main: Sequence[str], source: 
         footer=f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by ivdjax {version} from {html.escape(source)}.",
     )
     try:
-        write_text(path, page)
+        write_text(path, page.encode("utf-8", "replace").decode("utf-8"))  # half a pair of UTF-16 has no letter
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror}; choose another place") from error
 

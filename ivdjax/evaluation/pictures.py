@@ -65,7 +65,9 @@ def frame(inside_ZxHxW: np.ndarray, spacing_mm: Spacing, margin_mm: float) -> Fr
     if not inside_HxW.any():
         return slice(0, inside_HxW.shape[0]), slice(0, inside_HxW.shape[1])
     shown = []
-    for reached, spacing, size in zip(bounding_box(inside_HxW), spacing_mm[1:], inside_HxW.shape, strict=True):
+    for reached, spacing, size in zip(
+        bounding_box(np.asarray(inside_HxW)), spacing_mm[1:], inside_HxW.shape, strict=True
+    ):
         margin = round(margin_mm / spacing)
         shown.append(slice(max(reached.start - margin, 0), min(reached.stop + margin, size)))
     return shown[0], shown[1]
@@ -104,7 +106,7 @@ def outline(mask_HxW: np.ndarray) -> str:
     # A ring of outside voxels closes the outline where the mask reaches the picture's edge.
     padded = np.pad(np.asarray(mask_HxW) != 0, 1).astype(np.float64)
     lines = contourpy.contour_generator(z=padded, line_type=contourpy.LineType.Separate).lines(0.5)
-    return "".join(_path(np.rint(2 * line_Nx2).astype(int) - 1) for line_Nx2 in lines)
+    return "".join(_path(np.rint(2 * np.asarray(line_Nx2)).astype(int) - 1) for line_Nx2 in lines)
 
 
 def _path(point_Nx2: np.ndarray) -> str:

@@ -1,6 +1,7 @@
 """What a finished run's folder holds, read back for the pages about it."""
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,13 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from ivdjax.data import dataset, nifti
+from ivdjax.data import dataset, nifti, paths
 from ivdjax.errors import DataError
 from ivdjax.evaluation.challenge import DiscScore
 from ivdjax.evaluation.evaluate import COLUMNS
 from ivdjax.evaluation.metrics import Spacing
 from ivdjax.files import read_json
 from ivdjax.training import logbook
+
+# What goes wrong where a file has values of other types or sizes than this version of ivdjax writes.
+MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 
 # Where a run whose masks were worked on keeps them and their scores as they were before.
 RAW = "raw"
@@ -139,11 +143,13 @@ def load_cases(run: Record, names: Sequence[str] | None = None) -> list[ReportCa
         if name not in there or there[name].label is None:
             raise DataError(f"{root}: has no case {name} with a label any more, which {run.folder} was scored on")
         case = replace(there[name], images=there[name].images[-1:])
-        image_ZxHxWxC, label_ZxHxW, spacing_mm, affine = dataset.load(case, label_grid=label_grid)
+        image_ZxHxWxC, label_ZxHxW, grid = dataset.load(case, label_grid=label_grid)
         prediction_ZxHxW = read_prediction(run, name)
         if prediction_ZxHxW.shape != label_ZxHxW.shape:
             raise DataError(f"{root}: case {name} has another size than when {run.folder} was scored; start it again")
-        loaded.append(ReportCase(name, image_ZxHxWxC[..., 0], spacing_mm, affine, label_ZxHxW, prediction_ZxHxW))
+        loaded.append(
+            ReportCase(name, image_ZxHxWxC[..., 0], grid.spacing_mm, grid.affine, label_ZxHxW, prediction_ZxHxW)
+        )
     return loaded
 
 
@@ -153,6 +159,7 @@ def read_prediction(run: Record, case: str) -> np.ndarray:
     Raises:
       DataError: it cannot be read.
     """
+    paths.check_name(case, run.folder / "scores.json")
     return nifti.read_label(run.folder / "predictions" / f"{case}.nii.gz").array
 
 
@@ -160,10 +167,10 @@ def _read_discs(path: Path) -> list[DiscScore]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
-            rows = list(reader)
+            names, rows = tuple(reader.fieldnames or ()), list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read ({error}); evaluate the run first") from error
-    if tuple(reader.fieldnames or ()) != COLUMNS:
+    if names != COLUMNS:
         raise DataError(f"{path}: its columns are not {','.join(COLUMNS)}; evaluate the run again")
     try:
         return [_disc(row) for row in rows]
@@ -173,4 +180,6 @@ def _read_discs(path: Path) -> list[DiscScore]:
 
 def _disc(row: Mapping[str, str]) -> DiscScore:
     numbers = {name: float(row[name]) for name in COLUMNS[3:]}
+    if not all(map(math.isfinite, numbers.values())):
+        raise ValueError("a number that is not finite")
     return DiscScore(case=row["case"], disc=int(row["disc"]), found=row["found"] == "1", **numbers)

@@ -59,7 +59,7 @@ def write_report(
             _settings(run, data or {}),
             page.section("How it was measured", page.card("conventions", run.scores["conventions"])),
         ]
-    except (KeyError, TypeError, ValueError) as error:
+    except record.MALFORMED as error:
         raise DataError(
             f"{run_dir}: its scores, settings or log are not what this version of ivdjax writes "
             f"({type(error).__name__}: {error}); evaluate the run again"

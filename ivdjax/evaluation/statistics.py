@@ -109,9 +109,9 @@ def draws(groups: int) -> np.ndarray:
     return np.random.default_rng(0).multinomial(groups, np.full(groups, 1 / groups), RESAMPLES)
 
 
-def ends(resampled: Sequence[float]) -> tuple[float, float]:
+def ends(resampled: np.typing.ArrayLike) -> tuple[float, float]:
     """Ends of the percentile interval of a statistic, from its values on resamples."""
-    low, high = np.quantile(resampled, [(1 - INTERVAL) / 2, (1 + INTERVAL) / 2])
+    low, high = np.quantile(np.asarray(resampled, np.float64), [(1 - INTERVAL) / 2, (1 + INTERVAL) / 2])
     return float(low), float(high)
 
 
@@ -133,7 +133,7 @@ def compare(a: Sequence[float], b: Sequence[float], groups: Sequence[str] | None
     a, b = _paired(a, b)
     names, group = _grouped(a, groups)
     differences = np.bincount(group, a - b) / np.bincount(group)
-    mean = estimate(differences)
+    mean = estimate(differences.tolist())
     return Comparison(
         difference=mean.mean,
         low=mean.low,

@@ -64,7 +64,8 @@ class _Scene:
 
     @property
     def whole(self) -> Frame:
-        return tuple(slice(0, size) for size in self.sheet.slice_px)
+        rows, columns = self.sheet.slice_px
+        return slice(0, rows), slice(0, columns)
 
     def corner_mm(self, z: int) -> tuple[float, float]:
         """Place along H and W at which a slice's first voxel begins on the sheet."""

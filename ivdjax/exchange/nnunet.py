@@ -18,7 +18,7 @@ import numpy as np
 
 from ivdjax import files
 from ivdjax.config import Data
-from ivdjax.data import dataset, nifti, splits
+from ivdjax.data import dataset, nifti, paths, splits
 from ivdjax.data.dataset import Case
 from ivdjax.errors import DataError, UsageError
 from ivdjax.evaluation import discs
@@ -76,14 +76,14 @@ def to_tree(
     labels = _labels(source / _FOLDERS[part][1], images, raw, needed=part == "train")
     number, told = _numbers(raw.labels, disc_names) if labels else (None, [])
     with files.making(out) as partial:
-        for done, (name, paths) in enumerate(images.items(), start=1):
+        for done, (name, sources) in enumerate(images.items(), start=1):
             (partial / name).mkdir()
             made = [partial / name / f"{name}_{channel}.nii.gz" for channel in raw.channels]
-            for path, image in zip(paths, made, strict=True):
+            for path, image in zip(sources, made, strict=True):
                 _copy_image(path, image)
                 if fault := dataset.difference(nifti.read_grid(image), nifti.read_grid(made[0])):
-                    raise DataError(f"{path}: {fault} than {paths[0].name}; bring the channels to one grid first")
-            if labels:
+                    raise DataError(f"{path}: {fault} than {sources[0].name}; bring the channels to one grid first")
+            if labels and number is not None:
                 grid = nifti.read_grid(made[0])
                 label_ZxHxW = dataset.load_label(labels[name], grid, label_grid, _reader(raw.ending))
                 if unknown := sorted(set(np.unique(label_ZxHxW)) - {0, *raw.labels.values()}):
@@ -124,13 +124,16 @@ def from_tree(
     """
     if not re.fullmatch(r"Dataset(?!000)\d{3}_\w[\w-]*", out.name):
         raise UsageError(f"{out}: nnU-Net wants a folder named Dataset123_NAME, with a number from 001; name it so")
+    if data.root is None:
+        raise UsageError("convert to-nnunet: name the tree of cases")
     every = dataset.discover(data.root, data.channels)
     every = dataset.assign_subjects(every, data.subjects, data.subject_table)
     cases = [case for case in every if case.label is not None]
     if not cases:
         raise DataError(f"{data.root}: no case has a label map for nnU-Net to learn from; add NAME_Labels.nii.gz")
     folds = splits.members(cases, data, every_fold=not data.hold_out, seeds=[0])
-    top, skewed, mended = 0, False, Counter()
+    top, skewed = 0, False
+    mended: Counter[str] = Counter()
     with files.making(out) as partial:
         for folder in ("imagesTr", "labelsTr", "imagesTs"):
             (partial / folder).mkdir()
@@ -193,7 +196,7 @@ def _describe(source: Path, channels: tuple[str, ...]) -> _Raw:
     path = source / "dataset.json"
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read ({error}); pass a raw folder of nnU-Net, Dataset123_NAME") from error
     if "modality" in said:
         raise DataError(f"{path}: of nnU-Net version 1; convert it with nnUNetv2_convert_old_nnUNet_dataset first")
@@ -219,17 +222,19 @@ def _describe(source: Path, channels: tuple[str, ...]) -> _Raw:
 def _images(folder: Path, raw: _Raw) -> dict[str, list[Path]]:
     """The images of each case, in natural order of the cases, channel by channel."""
     found: dict[str, dict[int, Path]] = defaultdict(dict)
-    for path in folder.glob(f"*{raw.ending}"):
+    for path in folder.glob(f"[!.]*{raw.ending}"):
         match = re.fullmatch(r"(.+)_(\d{4})", path.name.removesuffix(raw.ending))
         if match is None or int(match[2]) >= len(raw.channels):
             raise DataError(
                 f"{path}: not named CASE_0000 to CASE_{len(raw.channels) - 1:04d}; rename it or move it away"
             )
+        paths.check_link(path, folder)
+        paths.check_name(match[1], path)
         found[match[1]][int(match[2])] = path
     if not found:
         raise DataError(f"{folder}: no CASE_0000{raw.ending} in it; pass a raw folder of nnU-Net, Dataset123_NAME")
-    for name, paths in found.items():
-        if missing := [f"{name}_{i:04d}{raw.ending}" for i in range(len(raw.channels)) if i not in paths]:
+    for name, there in found.items():
+        if missing := [f"{name}_{i:04d}{raw.ending}" for i in range(len(raw.channels)) if i not in there]:
             raise DataError(f"{folder}: case {name} lacks {', '.join(missing)}; add the file")
     return {name: [found[name][i] for i in range(len(raw.channels))] for name in sorted(found, key=dataset.natural)}
 
@@ -238,6 +243,8 @@ def _labels(folder: Path, images: dict[str, list[Path]], raw: _Raw, needed: bool
     if not needed and not folder.is_dir():
         return {}
     labels = {name: folder / f"{name}{raw.ending}" for name in images}
+    for path in labels.values():
+        paths.check_link(path, folder)
     if missing := [path for path in labels.values() if not path.is_file()]:
         raise DataError(f"{missing[0]}: no such file, though its images are there; add it")
     return labels
@@ -246,7 +253,7 @@ def _labels(folder: Path, images: dict[str, list[Path]], raw: _Raw, needed: bool
 def _numbers(labels: dict[str, int], disc_names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
     """The value that a mask of ours has for each of theirs, and what is lost by it."""
     ours = all(re.fullmatch(r"disc_\d+", name) for name in labels)
-    chosen = list(disc_names) or (sorted(labels, key=labels.get) if len(labels) == 1 or ours else [])
+    chosen = list(disc_names) or (sorted(labels, key=labels.__getitem__) if len(labels) == 1 or ours else [])
     if not chosen or (unknown := [name for name in chosen if name not in labels]):
         asked = f"has no label {unknown[0]}" if chosen else "has several labels"
         raise UsageError(
@@ -288,8 +295,9 @@ def _copy_case(case: Case, out: Path) -> int:
 
 def _label(case: Case, grid: nifti.Grid, label_grid: str, binary: bool) -> tuple[np.ndarray, bool]:
     """A case's discs, numbered as the mask numbers them, and whether its header differs by rounding."""
-    label_ZxHxW = dataset.load_label(case.label, grid, label_grid)
-    own = nifti.read_grid(case.label)
+    path = dataset.label_path(case)
+    label_ZxHxW = dataset.load_label(path, grid, label_grid)
+    own = nifti.read_grid(path)
     rounded = not dataset.difference(own, grid) and not np.array_equal(own.affine, grid.affine)
     if binary:
         return (label_ZxHxW > 0).astype(np.uint8), rounded

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ivdjax import files
-from ivdjax.data import dataset, nifti
+from ivdjax.data import dataset, nifti, paths
 from ivdjax.errors import DataError
 from ivdjax.evaluation import discs
 from ivdjax.exchange import itk
@@ -45,6 +45,9 @@ def to_tree(
     with files.making(out) as partial:
         for done, name in enumerate(sorted(images, key=dataset.natural), start=1):
             image, mask = images[name], source / "masks" / images[name].name
+            paths.check_name(name, image)
+            for path in (image, mask):
+                paths.check_link(path, source)
             folder = partial / name
             folder.mkdir()
             label_ZxHxW = dataset.load_label(mask, itk.read_grid(image), label_grid, itk)

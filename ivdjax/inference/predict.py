@@ -111,7 +111,7 @@ def _segment(
     L = labelled_slices(model, K)
     weight_L = 1 + L // 2 - np.abs(np.arange(L) - L // 2)
     centres = np.arange(0, Z, max(1, L // 2))
-    total_VxZxHxWxN, weight_Z = 0, np.zeros(Z, np.float32)
+    total_VxZxHxWxN, weight_Z = np.zeros(0, np.float32), np.zeros(Z, np.float32)
     for first in range(0, len(centres), config.batch_size):
         # The last batch repeats the last slice, so that every batch has one shape.
         own = centres[first : first + config.batch_size]
@@ -137,14 +137,23 @@ def _stack_probability(
     centres_B: Array,
     present_C: Array | None,
 ) -> Array:
-    """Probability_VxBxLxHxWxN of the slices that the network segments, in each view."""
+    """Probability_VxBxLxHxWxN of the stacks at some slices of a volume (see `stack_probability`)."""
     stack_BxKxHxWxC = stacks.all_stacks(volume_ZxHxWxC, centres_B, K).astype(jnp.float32)
+    present = () if present_C is None else (jnp.broadcast_to(present_C, (stack_BxKxHxWxC.shape[0], len(present_C))),)
+    return stack_probability(model, flip, params, stack_BxKxHxWxC, *present)
+
+
+def stack_probability(model: nn.Module, flip: bool, params: dict, stack_BxKxHxWxC: Array, *present_BxC: Array) -> Array:
+    """Probability_VxBxLxHxWxN of the slices of stacks that a network segments, as they are and, where asked, flipped.
+
+    Pure; H and W are multiples of what the network halves. present_BxC: for networks that are told which channels
+    are there.
+    """
     # A left-right flip only reverses the order of the slices: the picture of the centre slice stays as it is.
     views = [stack_BxKxHxWxC, stack_BxKxHxWxC[:, ::-1]] if flip else [stack_BxKxHxWxC]
-    present = () if present_C is None else (jnp.broadcast_to(present_C, (stack_BxKxHxWxC.shape[0], len(present_C))),)
     told = []
     for flipped, view in enumerate(views):
-        logits_BxHxWxN, sown = model.apply({"params": params}, view, *present, mutable=[WHOLE_LOGITS[0]])
+        logits_BxHxWxN, sown = model.apply({"params": params}, view, *present_BxC, mutable=[WHOLE_LOGITS[0]])
         whole_BxLxHxWxN = sown.get(WHOLE_LOGITS[0], {}).get(WHOLE_LOGITS[1], logits_BxHxWxN[:, None])
         told.append(jax.nn.softmax(whole_BxLxHxWxN[:, ::-1] if flipped else whole_BxLxHxWxN))
     return jnp.stack(told)

@@ -38,12 +38,12 @@ def consensus(members: Iterable[np.ndarray], measured: bool = False) -> Consensu
         members: one or more.
         measured: also measure how sure they are.
     """
-    total_ZxHxWxN, entropies_ZxHxW, count = 0, 0, 0
+    total_ZxHxWxN, entropies_ZxHxW, count = np.zeros((), np.float32), np.zeros((), np.float32), 0
     for member_ZxHxWxN in members:
         total_ZxHxWxN, count = total_ZxHxWxN + member_ZxHxWxN, count + 1
         if measured:
             entropies_ZxHxW = entropies_ZxHxW + _entropy(member_ZxHxWxN)
-    mean_ZxHxWxN = total_ZxHxWxN / np.float32(count)
+    mean_ZxHxWxN = np.asarray(total_ZxHxWxN / np.float32(count))
     if not measured:
         return Consensus(mean_ZxHxWxN, count)
     entropy_ZxHxW = _entropy(mean_ZxHxWxN)

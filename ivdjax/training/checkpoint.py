@@ -12,6 +12,7 @@ import textwrap
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -112,13 +113,13 @@ class Checkpoints:
         damaged: list[tuple[int, DataError]] = []
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                state = distributed.together(lambda step=step: self.restore(step, blank, iterator))
+                state = distributed.together(partial(self.restore, step, blank, iterator))
             except DataError as error:
                 damaged.append((step, error))
                 continue
             for bad, reason in damaged:
                 logger.warning("%s; it is put aside as %s, going on from step %d", reason, _aside(bad), step)
-                distributed.first(lambda bad=bad: (self.folder / str(bad)).rename(self.folder / _aside(bad)))
+                distributed.first(partial((self.folder / str(bad)).rename, self.folder / _aside(bad)))
             if damaged:
                 self._manager.reload()
             return step, state
@@ -221,7 +222,7 @@ def _checksums(state: Any) -> dict[str, int]:
         state = multihost_utils.process_allgather(state, tiled=True)
     named = jax.tree_util.tree_leaves_with_path(jax.device_get(state))
     return {
-        jax.tree_util.keystr(path, simple=True, separator="."): zlib.crc32(np.ascontiguousarray(leaf))
+        jax.tree_util.keystr(path, simple=True, separator="."): zlib.crc32(np.ascontiguousarray(leaf).data)
         for path, leaf in named
     }
 

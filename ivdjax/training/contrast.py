@@ -63,7 +63,8 @@ def remix(key: Array, stack_KxHxWxC: Array, channels: Sequence[str], config: Aug
         new = {name: gain[i] * jnp.maximum(old[name], 1e-6) ** power[i] for i, name in enumerate(("wat", "fat"))}
         images = _follow(images, old, new)
     if config.swap:
-        field_KxHxW = smooth_field(where, stack_KxHxWxC.shape[:3])
+        K, H, W, _ = stack_KxHxWxC.shape
+        field_KxHxW = smooth_field(where, (K, H, W))
         share = jnp.where(jax.random.bernoulli(whether, config.swap), jax.random.uniform(area, (), maxval=0.3), 0.0)
         swapped = field_KxHxW > jax.scipy.special.ndtri(1 - share)
         new = {name: jnp.where(swapped, new[other], new[name]) for name, other in (("fat", "wat"), ("wat", "fat"))}
@@ -104,7 +105,8 @@ def decay(key: Array, unit_KxHxWxC: Array, channels: Sequence[str], config: Augm
 
     `config.decay` is the standard deviation of R2* times the in-phase echo time; only decay above none is kept.
     """
-    rate_KxHxW = config.decay * jnp.maximum(smooth_field(key, unit_KxHxWxC.shape[:3]), 0)
+    K, H, W, _ = unit_KxHxWxC.shape
+    rate_KxHxW = config.decay * jnp.maximum(smooth_field(key, (K, H, W)), 0)
     time_C = jnp.array([_ECHO_TIME.get(name, 1.0) for name in channels])
     return unit_KxHxWxC * jnp.exp(-rate_KxHxW[..., None] * time_C)
 

@@ -30,7 +30,7 @@ def start(where: str, processes: int | None = None, process: int | None = None) 
         UsageError: the processes did not find each other. A run never goes on alone.
     """
     if where == "auto":
-        known = {}
+        known: dict[str, Any] = {}
     else:
         host, _, port = where.rpartition(":")
         if not host or not port.isdigit() or processes is None or process is None:

@@ -138,13 +138,16 @@ class _Board:
 
 
 def read(path: Path) -> list[dict]:
-    """Rows of a log; a last line that a killed process left unfinished is passed over."""
+    """Rows of a log; a last line that a killed process left unfinished is passed over, as is all that follows it."""
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_bytes().splitlines():
         try:
-            rows.append(json.loads(line))
-        except ValueError:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
             break
+        if not isinstance(row, dict) or not all(isinstance(row.get(key), int | float) for key in ("step", "time_s")):
+            break
+        rows.append(row)
     return rows

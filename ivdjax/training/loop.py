@@ -1,7 +1,7 @@
 """The training loop, top to bottom: devices, data, state, restore, loop."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -73,7 +73,7 @@ def train(
     keys = spread.make(partial(_keys, members))
     step_fn = spread.compile(partial(train_step, experiment, optimizer.create(experiment.optimizer, config.steps)))
 
-    def call(states: list[State], batches: list[Batch]) -> tuple[list[State], Metrics]:
+    def call(states: list[State], batches: list[Batch]) -> tuple[list[State], list[Metrics]]:
         return step_fn(states, batches, volumes, keys)
 
     # State: the newest checkpoint's, or a new one.
@@ -86,7 +86,8 @@ def train(
     with logbook, checkpoints, preemption.deferred() as asked_to_stop:
         states = _loop(steps, step, states, asked_to_stop)
     if experiment.predict.checkpoint == "best":
-        states = spread.load(checkpoints.restore(checkpoints.best, spread.blank(_initial(experiment, members))))
+        best = checkpoints.best or config.steps  # none was scored
+        states = spread.load(checkpoints.restore(best, spread.blank(_initial(experiment, members))))
     checkpoints.close()
     return split_members(jax.device_get(spread.whole(_mean_params(states))))
 
@@ -101,7 +102,7 @@ class _Steps:
     spread: parallel.Spread
     iterator: grain.DatasetIterator[Batch]
     per_call: int
-    call: Callable[[list[State], list[Batch]], tuple[list[State], Metrics]]
+    call: Callable[[list[State], list[Batch]], tuple[list[State], list[Metrics]]]
     checkpoints: Checkpoints
     logbook: Logbook
 
@@ -109,7 +110,7 @@ class _Steps:
 def _loop(run: _Steps, step: int, states: list[State], asked_to_stop: Callable[[int], bool]) -> list[State]:
     """Go on after `step` to the last one: score, save, next batches, steps. The last is scored and saved, too."""
     config, start = run.experiment.train, step
-    recent: list[Metrics] = []
+    recent: list[list[Metrics]] = []
     while True:
         last, fresh = step == config.steps, step > start
         if recent and (last or step % config.log_every == 0):
@@ -219,14 +220,14 @@ def _start(
             # Made twice: the step gives its state's memory away, which it cannot do with one array twice.
             starts = zip(*(spread.make(for_all, start_params) for _ in range(2)), strict=True)
             states = [
-                state.replace(params=params, mean_params=mean_params)
+                replace(state, params=params, mean_params=mean_params)
                 for state, (params, mean_params) in zip(states, starts, strict=True)
             ]
     if experiment.data.fresh.per_step:
         # The step is an argument, so that a run that goes on finds the program compiled.
         draw = partial(pool.create, data=experiment.data)
         pools = spread.make(lambda at: jax.lax.map(partial(draw, step=at), _keys(members)), np.int32(step))
-        states = [state.replace(pool=own) for state, own in zip(states, pools, strict=True)]
+        states = [replace(state, pool=own) for state, own in zip(states, pools, strict=True)]
     return step, states
 
 
@@ -235,7 +236,7 @@ def _mean_params(states: Sequence[State]) -> list[Params]:
 
 
 def _without_pool(states: Sequence[State]) -> list[State]:
-    return [state.replace(pool=None) for state in states]
+    return [replace(state, pool=None) for state in states]
 
 
 def _initial(experiment: Experiment, members: Sequence[Member]) -> Callable[[], State]:

@@ -148,7 +148,8 @@ class OverMesh:
     def share(self, batch_size: int) -> Share:
         """See `Spread`."""
         shape = (self.members, batch_size)
-        blocks = NamedSharding(self.mesh, P("fold", "data")).addressable_devices_indices_map(shape).values()
+        held = NamedSharding(self.mesh, P("fold", "data")).addressable_devices_indices_map(shape)
+        blocks = [block for block in held.values() if block is not None]
         # A process's devices are neighbours in the mesh, so what they hold is one block.
         members, samples = (
             slice(min(b[axis].start or 0 for b in blocks), max(b[axis].stop or size for b in blocks))

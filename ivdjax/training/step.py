@@ -1,6 +1,6 @@
 """One training step as a free, pure function; where and how it runs is `parallel.py`'s business."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -96,7 +96,7 @@ def _samples(
     return batch["stack"], batch["label"]
 
 
-def _sown(collections: dict, where: tuple[str, str], otherwise: Any) -> Any:
+def _sown(collections: Mapping[str, Any], where: tuple[str, str], otherwise: Any) -> Any:
     """What a network left in a collection, or something else where it did not."""
     collection, name = where
     return collections.get(collection, {}).get(name, otherwise)

@@ -180,7 +180,7 @@ def start(kind: str, folder: Path, name: str, settings: Mapping[str, Any]) -> Tr
         return NO_TRACKING
     path = folder / "tracker.json"
     ids = files.read_json(path) if path.exists() else {}
-    create = {"wandb": WandbTracker, "mlflow": MlflowTracker}[kind]
+    create = WandbTracker if kind == "wandb" else MlflowTracker
     try:
         tracker = create(folder, name, settings, ids.get(kind))
     except Exception as error:  # a package of others, which may raise anything

@@ -143,15 +143,17 @@ def test_load_stacks_the_channels_on_canonical_axes(tmp_path):
     turned = nib.Nifti1Image(image(1), AFFINE).as_reoriented(np.array([[2, 1], [0, -1], [1, 1]]))
     case = case_of(tmp_path, AFFINE, AFFINE)
     turned.to_filename(case.images[1])  # stored otherwise, lying in the same place
-    image_ZxHxWxC, label_ZxHxW, spacing_mm, affine = dataset.load(case)
+    image_ZxHxWxC, label_ZxHxW, grid = dataset.load(case)
     assert (image_ZxHxWxC.dtype, label_ZxHxW.dtype) == (np.float32, np.uint8)
     np.testing.assert_array_equal(image_ZxHxWxC, np.stack([image(0), image(1)], -1))
     np.testing.assert_array_equal(label_ZxHxW, label())
-    np.testing.assert_allclose(spacing_mm, np.linalg.norm(AFFINE[:3, :3], axis=0), atol=1e-5)
-    np.testing.assert_allclose(affine, AFFINE, atol=1e-5)
+    np.testing.assert_allclose(grid.spacing_mm, np.linalg.norm(AFFINE[:3, :3], axis=0), atol=1e-5)
+    np.testing.assert_allclose(grid.affine, AFFINE, atol=1e-5)
     case.label.unlink()
     (unlabelled,) = dataset.discover(tmp_path, ("c0", "c1"))
-    assert dataset.load(unlabelled)[1] is None
+    np.testing.assert_array_equal(dataset.load_images(unlabelled)[0], image_ZxHxWxC)
+    with pytest.raises(DataError, match="case 01 has no label"):
+        dataset.load(unlabelled)
 
 
 @pytest.mark.parametrize("sign", list(itertools.product((-1, 1), repeat=2)))
