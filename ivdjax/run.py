@@ -91,7 +91,8 @@ def _finish(experiment: Experiment, start_params: Params | None, drawn: Path | N
     # The first process fills the cache, from which the others then read.
     first = distributed.first(lambda: _read(cases, experiment))
     read = distributed.together(lambda: _read(cases, experiment) if first is None else first)
-    distributed.first(lambda: provenance.keep(folder, experiment, read, checkpoint.newest(folder)))
+    used = [read[case] for case in sorted({case for member in members for case in (*member.learn, *member.held_out)})]
+    distributed.first(lambda: provenance.keep(folder, experiment, used, checkpoint.newest(folder)))
     with distributed.first(lambda: _tracking(experiment)) or trackers.NO_TRACKING as tracking:
         networks = trained.Trained(
             experiment, tuple(loop.train(experiment, members, read, folder, start_params, tracking))

@@ -129,6 +129,20 @@ def test_runs_with_the_same_settings_say_so_and_names_tell_folders_apart(tmp_pat
     assert "1.000" in page.text
 
 
+def test_runs_on_different_data_say_so_and_those_on_the_same_do_not(tmp_path):
+    folders, *_ = two_runs(tmp_path)
+    for told, hashes in ((False, "aa"), (True, "ab"), (True, "a")):
+        for folder, letter in zip(folders, hashes, strict=False):
+            data = {"sha256": 64 * letter, "cases": {}}
+            (folder / "provenance.json").write_text(json.dumps({"data": data, "starts": []}))
+        if len(hashes) < len(folders):
+            (folders[1] / "provenance.json").unlink()
+        text = page_of(folders, tmp_path / "comparison.html").text
+        assert ("Different data." in text) == told
+        second = 16 * "b" if hashes == "ab" else "not recorded"
+        assert (f"a: {16 * 'a'} b: {second}" in text) == told
+
+
 def test_one_common_case_is_compared_without_intervals(tmp_path):
     make_run(tmp_path / "a", {"01": spine()})
     make_run(tmp_path / "b", {"01": TALL})

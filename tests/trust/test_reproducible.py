@@ -10,6 +10,7 @@ import jax
 import pytest
 
 from ivdjax import files, provenance
+from ivdjax.data import cache, dataset
 from tests.runs import ROOT
 from tests.trust.faults import command, experiment, outcome
 
@@ -73,11 +74,10 @@ def test_the_hash_of_the_code_changes_with_any_of_its_files(tmp_path, monkeypatc
     assert provenance.code() != first
 
 
-def test_the_hash_of_the_data_knows_no_settings(here, tree, tmp_path):
-    """Neither where the run lies, nor what it holds out or how it clips."""
-    data = dataclasses.replace(here.data, hold_out=("01",), clip_percentiles=(2.0, 98.0), cache=tmp_path / "cache")
-    train = dataclasses.replace(here.train, steps=1)
-    other = dataclasses.replace(here, run_dir=tmp_path / "other", data=data, train=train)
-    assert command(other) == 0
-    told = [files.read_json(one.folder / "provenance.json")["data"] for one in (here, other)]
+def test_the_hash_of_the_data_knows_no_settings(here, tmp_path):
+    """Neither where the run and its cache lie, nor what it holds out or how it clips."""
+    data = dataclasses.replace(here.data, hold_out=("01",), clip_percentiles=(2.0, 98.0), label_grid="voxels")
+    cases = list(cache.build(dataset.discover(data.root, data.channels), data, tmp_path / "cache"))
+    provenance.keep(tmp_path, dataclasses.replace(here, data=data), cases, 0)
+    told = [files.read_json(folder / "provenance.json")["data"] for folder in (here.folder, tmp_path)]
     assert told[0] == told[1]
