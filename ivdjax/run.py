@@ -14,7 +14,7 @@ import jax
 
 from ivdjax import config, files, limits, lock, progress, provenance, run_folder, trained
 from ivdjax.config import Experiment, Phantom
-from ivdjax.data import cache, dataset, nifti, phantom, splits
+from ivdjax.data import cache, dataset, grouping, nifti, phantom, splits
 from ivdjax.data.cache import CachedCase
 from ivdjax.data.dataset import Case
 from ivdjax.data.splits import Member
@@ -92,10 +92,13 @@ def _finish(experiment: Experiment, start_params: Params | None, drawn: Path | N
     first = distributed.first(lambda: _read(cases, experiment))
     read = distributed.together(lambda: _read(cases, experiment) if first is None else first)
     used = [read[case] for case in sorted({case for member in members for case in (*member.learn, *member.held_out)})]
-    distributed.first(lambda: provenance.keep(folder, experiment, used, checkpoint.newest(folder)))
+
+    def keep_provenance(step: int) -> None:
+        distributed.first(lambda: provenance.keep(folder, experiment, used, step))
+
     with distributed.first(lambda: _tracking(experiment)) or trackers.NO_TRACKING as tracking:
         networks = trained.Trained(
-            experiment, tuple(loop.train(experiment, members, read, folder, start_params, tracking))
+            experiment, tuple(loop.train(experiment, members, read, folder, start_params, tracking, keep_provenance))
         )
         distributed.together(lambda: _predict(networks, members, cases, held_out))
         distributed.first(lambda: _score(experiment, root, cases, names, tracking))
@@ -217,7 +220,7 @@ def _members(root: Path, experiment: Experiment) -> tuple[list[Case], list[Membe
 
 def _with_members(cases: Sequence[Case], experiment: Experiment) -> tuple[list[Case], list[Member]]:
     data = experiment.data
-    cases = dataset.assign_subjects(cases, data.subjects, data.subject_table)
+    cases = grouping.assign_subjects(cases, data.subjects, data.subject_table)
     seeds = range(experiment.seed, experiment.seed + experiment.seeds)
     return cases, splits.members(cases, data, experiment.folds == "all", seeds)
 

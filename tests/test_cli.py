@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ivdjax import cli
-from ivdjax.evaluation import discs
+from ivdjax.evaluation import discs, verbs
 
 ROOT = Path(__file__).parents[1]
 OBLIQUE = np.array([[1.98, 0.1, 0.05, -3], [0.2, -0.05, -1.24, 20], [0.1, -1.24, 0.1, 30], [0, 0, 0, 1.0]])
@@ -143,7 +143,7 @@ def test_evaluate_says_what_its_intervals_resample(tree, tmp_path, monkeypatch, 
 
 
 def test_evaluate_takes_every_scheme_by_its_name(tree, tmp_path, monkeypatch, capfd):
-    assert [name.upper() for name in get_args(cli.LabelScheme)[1:]] == sorted(discs.Scheme.__members__)
+    assert [name.upper() for name in get_args(verbs.LabelScheme)[1:]] == sorted(discs.Scheme.__members__)
     for scheme in discs.Scheme:
         for name in ("01", "02"):
             path = tree / name / f"{name}_Labels.nii.gz"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ivdjax.config import Data
-from ivdjax.data import dataset
+from ivdjax.data import grouping
 from ivdjax.data.dataset import Case
 from ivdjax.errors import DataError, UsageError
 
@@ -124,7 +124,7 @@ def folds(cases: Sequence[Case], data: Data) -> list[set[str]]:
 
 
 def _from_table(cases: Sequence[Case], path: Path) -> list[set[str]]:
-    rows = dataset.read_table(path, "fold")
+    rows = grouping.read_table(path, "fold")
     if absent := [case.name for case in cases if case.name not in rows]:
         raise DataError(f"{path}: no row for case {', '.join(absent)}; add one")
     fold_of = {}

@@ -18,7 +18,7 @@ import numpy as np
 
 from ivdjax import files
 from ivdjax.config import Data
-from ivdjax.data import dataset, nifti, paths, splits
+from ivdjax.data import dataset, grouping, nifti, paths, splits
 from ivdjax.data.dataset import Case
 from ivdjax.errors import DataError, UsageError
 from ivdjax.evaluation import discs
@@ -127,7 +127,7 @@ def from_tree(
     if data.root is None:
         raise UsageError("convert to-nnunet: name the tree of cases")
     every = dataset.discover(data.root, data.channels)
-    every = dataset.assign_subjects(every, data.subjects, data.subject_table)
+    every = grouping.assign_subjects(every, data.subjects, data.subject_table)
     cases = [case for case in every if case.label is not None]
     if not cases:
         raise DataError(f"{data.root}: no case has a label map for nnU-Net to learn from; add NAME_Labels.nii.gz")

@@ -182,7 +182,7 @@ class Checkpoints:
     def _readable(self, step: int) -> Iterator[None]:
         try:
             yield
-        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, OSError) as error:
             raise DataError(f"{self.folder / str(step)}: cannot be restored ({_line(error)})") from error
 
     @contextmanager

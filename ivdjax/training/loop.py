@@ -38,6 +38,7 @@ def train(
     folder: Path,
     start_params: Params | None = None,
     tracking: Tracking = NO_TRACKING,
+    started: Callable[[int], object] = lambda step: None,
 ) -> list[Params]:
     """Train from the newest checkpoint in `folder/checkpoints`, or from scratch, to the last step, and save it.
 
@@ -53,6 +54,7 @@ def train(
         folder: of the run.
         start_params: weights to start from where there is no checkpoint; None draws random ones.
         tracking: also told of what is logged, on the first process.
+        started: told the step that training goes on from, once that is sure.
 
     Returns:
         The mean weights of each network, of the checkpoint that `experiment.predict` names, as NumPy arrays.
@@ -79,6 +81,7 @@ def train(
     # State: the newest checkpoint's, or a new one.
     checkpoints = Checkpoints(folder / "checkpoints")
     step, states = _start(experiment, members, spread, checkpoints, iterator, start_params)
+    started(step)
 
     # Loop.
     logbook = Logbook(folder, config.steps, step, config.batch_size * F, tracking, jax.process_index() == 0)

@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from ivdjax.data import dataset
+from ivdjax.data import dataset, grouping
 from ivdjax.errors import DataError, UsageError
 
 SHAPE = (4, 6, 5)
@@ -213,27 +213,27 @@ def groups(cases) -> list[list[str]]:
 
 def test_pairs_go_by_number_not_by_place():
     names = [f"{n:02d}" for n in range(1, 17)]
-    assert groups(dataset.assign_subjects(cases_named(*names), "pairs")) == [names[i : i + 2] for i in range(0, 16, 2)]
-    assert groups(dataset.assign_subjects(cases_named("01", "02", "04", "05", "06"), "pairs")) == [
+    assert groups(grouping.assign_subjects(cases_named(*names), "pairs")) == [names[i : i + 2] for i in range(0, 16, 2)]
+    assert groups(grouping.assign_subjects(cases_named("01", "02", "04", "05", "06"), "pairs")) == [
         ["01", "02"],
         ["04"],
         ["05", "06"],
     ]
-    assert groups(dataset.assign_subjects(cases_named("s0", "s1", "s2", "t1", "t2"), "pairs")) == [
+    assert groups(grouping.assign_subjects(cases_named("s0", "s1", "s2", "t1", "t2"), "pairs")) == [
         ["s0", "s1"],
         ["s2"],
         ["t1", "t2"],
     ]
     with pytest.raises(UsageError, match="case input has no number"):
-        dataset.assign_subjects(cases_named("01", "input"), "pairs")
+        grouping.assign_subjects(cases_named("01", "input"), "pairs")
 
 
 def test_single_and_table(tmp_path):
     cases = cases_named("01", "02", "03")
-    assert [c.subject for c in dataset.assign_subjects(cases, "single")] == ["01", "02", "03"]
+    assert [c.subject for c in grouping.assign_subjects(cases, "single")] == ["01", "02", "03"]
     table = tmp_path / "subjects.csv"
     table.write_text("\ufeffcase,subject\r\n03, a\r\n01,a\r\n02,b\r\n04,c\r\n", encoding="utf-8")
-    assert [c.subject for c in dataset.assign_subjects(cases, "table", table)] == ["a", "b", "a"]
+    assert [c.subject for c in grouping.assign_subjects(cases, "table", table)] == ["a", "b", "a"]
     for rows, says in {
         "case,subject\n01,a\n02,b\n": "no row for case 03",
         "case,subject\n01,a\n01,b\n": "line 3 names case 01 again",
@@ -242,10 +242,10 @@ def test_single_and_table(tmp_path):
     }.items():
         table.write_text(rows)
         with pytest.raises(DataError, match=says):
-            dataset.assign_subjects(cases, "table", table)
+            grouping.assign_subjects(cases, "table", table)
     with pytest.raises(DataError, match="cannot be read"):
-        dataset.assign_subjects(cases, "table", tmp_path / "absent.csv")
+        grouping.assign_subjects(cases, "table", tmp_path / "absent.csv")
     with pytest.raises(UsageError, match="subject-table"):
-        dataset.assign_subjects(cases, "table")
+        grouping.assign_subjects(cases, "table")
     with pytest.raises(UsageError, match="choose pairs, single or table"):
-        dataset.assign_subjects(cases, "twins")
+        grouping.assign_subjects(cases, "twins")

@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -15,7 +16,10 @@ from ivdjax.training import distributed
 
 ROOT = Path(__file__).parents[2]
 LAUNCH = ROOT / "launch"
-TEXTS = [ROOT / "README.md", *(path for path in sorted(LAUNCH.iterdir()) if path.is_file())]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXTS = [*PAGES, *(path for path in sorted(LAUNCH.iterdir()) if path.is_file())]
+# Files that the pages tell their readers to write.
+WRITTEN = ("wide", "ablate_width")
 
 
 def found(pattern):
@@ -43,22 +47,28 @@ def parse(monkeypatch, capfd):
     return parsed
 
 
-def test_commands_of_the_pages_and_the_image(parse):
-    commands = [shlex.split(line) for line in found(r"-m experiments\.(?=\w)")]
-    assert len(commands) >= 6
+def test_commands_of_the_pages_and_the_image(parse, monkeypatch, capfd):
+    lines = dict.fromkeys(line.split(" # ")[0] for line in found(r"-m experiments\.(?=\w)"))
+    commands = [shlex.split(line) for line in lines]
+    assert len(commands) >= 15
     for name, *words in commands:
+        if name in WRITTEN or name == "NAME" or "--help" in words:
+            continue
         if name.startswith("ablate_"):
-            lists(name, words)
-        elif name != "NAME":
+            lists(name, words, monkeypatch, capfd)
+        else:
             parse(name, words)
 
 
-def lists(name, words):
+def lists(name, words, monkeypatch, capfd):
     """Let an ablation list its variants in place of what it was to do."""
-    command = [sys.executable, "-m", f"experiments.{name}", *words, "--list"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert listed.returncode == 0, listed.stderr
-    assert "the base" in listed.stdout
+    monkeypatch.setattr(sys, "argv", [name, *words, "--list"])
+    sys.modules.pop(f"experiments.{name}", None)  # which runpy would warn of
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_module(f"experiments.{name}", run_name="__main__")
+    told = capfd.readouterr()
+    assert stop.value.code == 0, told.err
+    assert "the base" in told.out
 
 
 def test_by_hand_two_machines_name_the_same_meeting_place(parse):

@@ -17,7 +17,7 @@ from ivdjax import config, files, trained
 from ivdjax.ablation import results, table
 from ivdjax.ablation.plan import Plan, Variant
 from ivdjax.config import Data, Experiment
-from ivdjax.data import cache, dataset, splits
+from ivdjax.data import cache, dataset, grouping, splits
 from ivdjax.evaluation import calibration, compare, report
 from ivdjax.exchange import nnunet
 from ivdjax.inference import weights
@@ -122,7 +122,7 @@ def _network(folder: Path, out: Path) -> None:
 
 
 def _subjects(folder: Path, out: Path) -> None:
-    dataset.assign_subjects(_cases(), "table", folder / "subjects.csv")
+    grouping.assign_subjects(_cases(), "table", folder / "subjects.csv")
 
 
 def _folds(folder: Path, out: Path) -> None:

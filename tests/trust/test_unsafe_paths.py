@@ -8,7 +8,7 @@ import pytest
 
 from ivdjax import files
 from ivdjax.config import Data
-from ivdjax.data import cache, check, dataset, masks, nifti, paths
+from ivdjax.data import cache, check, dataset, grouping, masks, nifti, paths
 from ivdjax.errors import DataError, UsageError
 from ivdjax.evaluation import evaluate, measure_masks, record, report
 from ivdjax.exchange import nnunet
@@ -106,7 +106,7 @@ def test_names_that_are_more_than_names_are_refused(tmp_path, name):
     table.write_text(f'case,subject\n01,"{name}"\n', "utf-8", "surrogateescape")
     case = dataset.Case("01", (), None, "01")
     with pytest.raises(DataError, match=r"subjects\.csv"):
-        dataset.assign_subjects([case], "table", table)
+        grouping.assign_subjects([case], "table", table)
 
 
 @pytest.mark.parametrize("name", ["../secret", "..", "/etc/secret", "a/b", ""])

@@ -31,6 +31,7 @@ COMMANDS = {
     "report": "report run --out OUT/report.html",
     "compare": "report run other --out OUT/comparison.html",
     "release": "release run OUT/weights",
+    "export": "export run OUT/network",
     "bench": "bench --json OUT/figures.json",
     "train": "python -m experiments.tiny --run-dir OUT/run --data.hold-out --data.folds 3 --data.subjects table "
     "--data.subject-table subjects.csv --data.fold-table folds.csv",

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -114,23 +115,23 @@ def build(root: Path) -> World:
     return World(root)
 
 
-def tree(root: Path) -> None:
-    """Three subjects of noise with two bright boxes for discs, in two channels."""
+def tree(root: Path, channels: Sequence[str] = CHANNELS, cases: Sequence[str] = CASES) -> None:
+    """Scans of noise with two bright boxes for discs."""
     rng = np.random.default_rng(0)
-    for name in CASES:
+    for name in cases:
         label = np.zeros((6, 32, 32), np.uint8)
         label[1:5, 4:12, 8:24] = label[1:5, 18:26, 8:24] = 1
         (root / name).mkdir(parents=True)
-        for channel in CHANNELS:
+        for channel in channels:
             image = (100 + 300 * label.astype(int) + rng.normal(0, 50, label.shape)).clip(0).astype(np.int16)
             nib.save(nib.Nifti1Image(image, AFFINE), root / name / f"{name}_{channel}.nii.gz")
         nib.save(nib.Nifti1Image(label, AFFINE), root / name / f"{name}_Labels.nii.gz")
 
 
-def masks(root: Path, out: Path) -> None:
+def masks(root: Path, out: Path, cases: Sequence[str] = CASES) -> None:
     """Perfect masks of a tree, in a flat folder."""
     out.mkdir()
-    for name in CASES:
+    for name in cases:
         shutil.copyfile(root / name / f"{name}_Labels.nii.gz", out / f"{name}.nii.gz")
 
 
