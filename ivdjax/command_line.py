@@ -163,8 +163,9 @@ def end(command: Callable[[], int], reword: Callable[[str], str] = str) -> None:
     handler.setFormatter(_OneLine("%(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     # Their notes on every save would drown the run's own lines; what fails is raised, too, and told once.
-    for noisy, level in (("absl", logging.CRITICAL), ("orbax", logging.CRITICAL), ("jax", logging.ERROR)):
-        logging.getLogger(noisy).setLevel(level)
+    for noisy in ("absl", "asyncio", "orbax"):
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
+    logging.getLogger("jax").setLevel(logging.ERROR)
     programs.keep()
     before, hook = signal.getsignal(signal.SIGTERM), sys.unraisablehook
     sys.unraisablehook = partial(_unheard, hook)

@@ -24,7 +24,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from ivdjax.errors import DataError
+from ivdjax.errors import DataError, Preempted
 from ivdjax.training import distributed
 
 logger = logging.getLogger("ivdjax")
@@ -182,7 +182,9 @@ class Checkpoints:
     def _readable(self, step: int) -> Iterator[None]:
         try:
             yield
-        except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, OSError) as error:
+        except Preempted:
+            raise
+        except Exception as error:  # Orbax raises bare ones, too
             raise DataError(f"{self.folder / str(step)}: cannot be restored ({_line(error)})") from error
 
     @contextmanager
