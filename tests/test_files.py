@@ -47,5 +47,5 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     with pytest.raises(UsageError, match="not an empty folder"):
         fill(broken=False)
     (tmp_path / "in" / "file").touch()
-    with pytest.raises(DataError, match="cannot be written"), files.making(tmp_path / "in" / "file" / "new"):
+    with pytest.raises(DataError, match="is a file where a folder"), files.making(tmp_path / "in" / "file" / "new"):
         pass

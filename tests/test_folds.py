@@ -175,8 +175,8 @@ def times(run_dir):
         ({"data": {"hold_out": ("01",)}}, "--folds all and --data.hold-out"),
         ({"data": {"fresh": Fresh(per_step=1), "channels": ("wat",)}}, "--folds all: phantoms"),
         ({"data": {"folds": 4}}, "3 subject"),
-        ({"seeds": 0}, "--seeds is 1 or more"),
-        ({"seed": -1}, "--seed and"),
+        ({"seeds": 0}, "--seeds 0: may be 1"),
+        ({"seed": -1}, "--seed -1: may be 0 to 4294967295"),
     ],
 )
 def test_what_has_no_folds_is_refused_before_anything_is_written(experiment, tmp_path, change, message):

@@ -100,7 +100,7 @@ def test_a_table_that_lacks_or_repeats_a_case_is_refused(tmp_path):
         path.write_text(wrong)
         with pytest.raises(DataError, match=message):
             split(CASES, Data(fold_table=path))
-    with pytest.raises(DataError, match=r"none.csv: the table of folds cannot be read"):
+    with pytest.raises(DataError, match=r"none.csv: cannot be read \(No such file or directory\); pass a CSV file"):
         split(CASES, Data(fold_table=tmp_path / "none.csv"))
 
 

@@ -51,9 +51,14 @@ class Table:
     folder: str
     """Of the sound files."""
     name: str
-    """Of the file, in it."""
+    """Of the file, in it; a pattern, where its folder is named after what the file is made of."""
     read: Callable[[Path, Path], object]
     """Takes the folder with the file and an empty one to write to."""
+
+    def path(self, home: Path) -> Path:
+        """Where the file is, among the sound ones or in a copy of them."""
+        (path,) = (home / self.folder).glob(self.name)
+        return path
 
 
 def sound_files(folder: Path) -> None:
@@ -176,8 +181,8 @@ TABLES: dict[str, Table] = {
     "dataset.json": Table("Dataset007_Spine", "dataset.json", _nnunet),
     "splits.json": Table("run", "splits.json", _ablation),
     "scores.json of a variant": Table("run", "scores.json", _ablation),
-    "case.json": Table("cached", "cache/01/case.json", _cache),
-    "image.npy": Table("cached", "cache/01/image.npy", _cache),
+    "case.json": Table("cached", "cache/01/*/case.json", _cache),
+    "image.npy": Table("cached", "cache/01/*/image.npy", _cache),
 }
 
 

@@ -81,7 +81,7 @@ def _warm(sound: Path, work: Path) -> None:
     for name in fuzz_reading.TARGETS:
         _meet(lambda i, o, name=name: _volume(fuzz_volumes.Volume("", ".nii.gz", b""), name, sound, i, o), work)
     for name, table in fuzz_tables.TABLES.items():
-        content = (sound / "tables" / table.folder / table.name).read_bytes()
+        content = table.path(sound / "tables").read_bytes()
         _meet(lambda i, o, name=name, content=content: _table(name, content, sound, i, o), work)
 
 
@@ -94,7 +94,7 @@ def _try(asked: dict, sound: Path, work: Path, told: list[str]) -> dict:
     elif rng.random() < TABLE_SHARE:
         target = kind = list(fuzz_tables.TABLES)[rng.integers(len(fuzz_tables.TABLES))]
         table = fuzz_tables.TABLES[kind]
-        content = (sound / "tables" / table.folder / table.name).read_bytes()
+        content = table.path(sound / "tables").read_bytes()
         content = fuzz_tables.broken(content, Path(table.name).name, rng)
         call = lambda i, o: _table(target, content, sound, i, o)  # noqa: E731
     else:
@@ -156,7 +156,7 @@ def _table(target: str, content: bytes, sound: Path, given: Path, out: Path) -> 
     table = fuzz_tables.TABLES[target]
     for folder in {table.folder, "other"}:
         shutil.copytree(sound / "tables" / folder, given / folder)
-    (given / table.folder / table.name).write_bytes(content)
+    table.path(given).write_bytes(content)
     if target in fuzz_tables.MENDED:
         table.read(given / table.folder, out)
         return

@@ -107,10 +107,12 @@ def test_no_array_of_a_cache_runs_and_it_is_made_anew(tmp_path, canary):
     (sound,) = cache.build([case], data, home)
     expected = np.array(sound.image_ZxHxWxC)
     for name in ("image.npy", "label.npy", "case.json"):
+        (path,) = home.glob(f"01/*/{name}")
         for payload in payloads(canary):
-            (home / "01" / name).write_bytes(payload)
+            path.write_bytes(payload)
             (again,) = cache.build([case], data, home)
             np.testing.assert_array_equal(again.image_ZxHxWxC, expected)
+            assert payload not in path.read_bytes()
             assert not canary.exists()
 
 

@@ -29,6 +29,16 @@ NAMES = (
 END = "</script><script>alert(1)</script></style><img src=x onerror=alert(1)>"  # where a slash may be
 
 
+def made_with(word, data):
+    """A provenance that says `word` wherever it can: of a run that went on elsewhere, on data of its own."""
+    start = {"seeds": [0], "time": word, "code_sha256": word}
+    machines = ({word: word}, {word: word, "other": word})
+    starts = [
+        {"step": step, **start, "versions": {word: word}, "machine": machine} for step, machine in enumerate(machines)
+    ]
+    return {"data": {"sha256": data, "cases": {word: word}}, "starts": starts}
+
+
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
     """The page of a run whose every name is hostile, one that compares two such, and how both are with plain names."""
@@ -54,9 +64,10 @@ def pages(tmp_path_factory):
             write_json(folder / reliability.SUMMARY, summary)
             discs = [reliability.PredictedDisc(name, 1, 0.9, 900.0, 1, 0.8) for name in names]
             (folder / reliability.TABLE).write_text(reliability._to_csv(discs), "utf-8")
+            write_json(folder / record.PROVENANCE, made_with(end, run))
             folders.append(folder)
         path = report.write_report(
-            folders[0], record.load_cases(record.read(folders[0])), caption=end, data={end: end}, machine={end: end}
+            folders[0], record.load_cases(record.read(folders[0])), caption=end, data={end: end}
         )
         made[kind] = (path, compare.write_comparison(folders, home / "comparison.html"))
     return made

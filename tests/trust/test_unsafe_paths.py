@@ -122,7 +122,6 @@ def test_a_case_named_by_a_runs_scores_leads_to_no_other_file(tmp_path, name):
         record.read_prediction(run, name)
     with pytest.raises(DataError, match="has no case"):
         record.load_cases(run)
-    assert record.fingerprint(run) is None
 
 
 def test_what_is_written_replaces_a_link_and_leaves_alone_what_it_leads_to(tmp_path):
@@ -165,9 +164,13 @@ def test_a_cache_does_not_write_through_links(tmp_path):
     case = dataset.Case("01", (tmp_path / "image.nii.gz",), tmp_path / "label.nii.gz", "01")
     precious = tmp_path / "precious"
     precious.write_text("precious")
-    (tmp_path / "cache" / "01").mkdir(parents=True)
-    for name in ("image.npy", "label.npy", "case.json"):
-        (tmp_path / "cache" / "01" / name).symlink_to(precious)
+    list(cache.build([case], Data(channels=("t2",)), tmp_path / "cache"))
+    made = sorted(path for path in (tmp_path / "cache" / "01").rglob("*") if path.is_file())
+    assert [path.name for path in made] == ["case.json", "image.npy", "label.npy"]
+    for path in made:
+        path.unlink()
+        path.symlink_to(precious)
     (read,) = cache.build([case], Data(channels=("t2",)), tmp_path / "cache")
-    assert read.label_ZxHxW.sum() == 400
+    assert np.asarray(read.label_ZxHxW).sum() == 400
     assert precious.read_text() == "precious"
+    assert not any(path.is_symlink() for path in made)
