@@ -8,7 +8,6 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
@@ -167,8 +166,9 @@ def end(command: Callable[[], int], reword: Callable[[str], str] = str) -> None:
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     logging.getLogger("jax").setLevel(logging.ERROR)
     programs.keep()
-    before, hook = signal.getsignal(signal.SIGTERM), sys.unraisablehook
-    sys.unraisablehook = partial(_unheard, hook)
+    before = signal.getsignal(signal.SIGTERM)
+    if not isinstance(sys.unraisablehook, _Unheard):
+        sys.unraisablehook = _Unheard(sys.unraisablehook)
     try:
         code = command()
         sys.stdout.flush()
@@ -189,16 +189,25 @@ def end(command: Callable[[], int], reword: Callable[[str], str] = str) -> None:
         print(f"ivdjax: {one_line(fault)}", file=sys.stderr)
         code = 1
     finally:
-        sys.unraisablehook = hook
         if before is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
     sys.exit(code)
 
 
-def _unheard(otherwise: Callable[[Any], object], told: Any) -> None:
-    """Pass over what threads of a failed save or restore say of each other; the failure itself is raised."""
-    if not (isinstance(told.exc_value, RuntimeError) and str(told.exc_value) == "Event loop is closed"):
-        otherwise(told)
+class _Unheard:
+    """Passes over what threads of a failed save or restore say of each other; the failure itself is raised.
+
+    They may say it until the process ends, so this stays.
+    """
+
+    def __init__(self, otherwise: Callable[[Any], object]) -> None:
+        self._otherwise = otherwise
+
+    def __call__(self, told: Any) -> None:
+        closed = isinstance(told.exc_value, RuntimeError) and str(told.exc_value) == "Event loop is closed"
+        given_up = told.exc_value is not None and isinstance(told.exc_value.__cause__, GeneratorExit)
+        if not closed and not given_up:
+            self._otherwise(told)
 
 
 def one_line(text: str) -> str:

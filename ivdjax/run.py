@@ -21,7 +21,7 @@ from ivdjax.data.splits import Member
 from ivdjax.errors import DataError, UsageError
 from ivdjax.evaluation import calibration, evaluate, record, reliability, report
 from ivdjax.inference import weights
-from ivdjax.training import checkpoint, distributed, loop, trackers, transfer
+from ivdjax.training import distributed, loop, trackers, transfer
 from ivdjax.training.state import Params
 
 logger = logging.getLogger("ivdjax")
@@ -71,8 +71,8 @@ def _run(experiment: Experiment, drawn: Path | None, until_done: contextlib.Exit
     try:
         _finish(experiment, start_params, drawn)
     except (DataError, UsageError):
-        # Where nothing was learnt yet the folder is free again, so that the settings may change with what is mended.
-        if claimed and checkpoint.newest(folder) == 0:
+        # Where no training began the folder is free again, so that the settings may change with what is mended.
+        if claimed and not (folder / record.PROVENANCE).exists():
             run_folder.unclaim(folder)
         raise
 

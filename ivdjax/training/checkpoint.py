@@ -81,7 +81,7 @@ class Checkpoints:
         Raises:
             DataError: it cannot be read.
         """
-        with self._readable(step):
+        with self._with_remedy(step), self._readable(step):
             return self._manager.item_metadata(step)["state"]["step"].shape[0]
 
     def save(self, step: int, state: Any, iterator: grain.DatasetIterator, score: float | None) -> None:
@@ -113,7 +113,7 @@ class Checkpoints:
         damaged: list[tuple[int, DataError]] = []
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                state = distributed.together(partial(self.restore, step, blank, iterator))
+                state = distributed.together(partial(self._restore, step, blank, iterator))
             except DataError as error:
                 damaged.append((step, error))
                 continue
@@ -139,6 +139,11 @@ class Checkpoints:
         Raises:
             DataError: the checkpoint does not fit the network, is damaged or cannot be read.
         """
+        with self._with_remedy(step):
+            return self._restore(step, blank, iterator)
+
+    def _restore(self, step: int, blank: Any, iterator: grain.DatasetIterator | None) -> Any:
+        """As `restore`, but errors say only what is wrong."""
         items = ocp.args.Composite(
             state=ocp.args.StandardRestore(blank), data=ocp.args.JsonRestore(), checks=ocp.args.JsonRestore()
         )
@@ -185,7 +190,17 @@ class Checkpoints:
         except Preempted:
             raise
         except Exception as error:  # Orbax raises bare ones, too
-            raise DataError(f"{self.folder / str(step)}: cannot be restored ({_line(error)})") from error
+            raise DataError(f"{self.folder / str(step)}: is damaged ({_line(error)})") from error
+
+    @contextmanager
+    def _with_remedy(self, step: int) -> Iterator[None]:
+        """Add to errors of reading a checkpoint what to do."""
+        try:
+            yield
+        except DataError as error:
+            others = [other for other in self._manager.all_steps() if other != step]
+            instead = f"remove it to use that of step {max(others)}" if others else "train the run again"
+            raise DataError(f"{error}; copy it anew, or {instead}") from error
 
     @contextmanager
     def _writable(self) -> Iterator[None]:
@@ -198,12 +213,6 @@ class Checkpoints:
             ) from error
 
 
-def newest(folder: Path) -> int:
-    """Step of the newest checkpoint in a run's folder; 0 where there is none."""
-    names = (path.name for path in (folder / "checkpoints").glob("[0-9]*"))
-    return max((int(name) for name in names if name.isdecimal()), default=0)
-
-
 def _aside(step: int) -> str:
     return f"damaged-{step}"
 
@@ -212,6 +221,8 @@ def _line(error: Exception) -> str:
     """The reason, out of messages that tell every path on the way to it."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
+    if isinstance(error, LookupError | TypeError | AttributeError):  # Orbax looks for what is not there
+        return "a part is missing"
     lines = str(error).splitlines() or [type(error).__name__]
     # tensorstore names every file on the way to it, and then what the system said.
     told = next((os.strerror(code) for code in _ROOM if os.strerror(code) in lines[0]), None)

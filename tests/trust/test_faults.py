@@ -134,7 +134,7 @@ def test_without_a_sound_checkpoint_nothing_is_moved_and_one_line_says_what_to_d
     one = replace(trained.read_experiment(folder), run_dir=folder)
     assert command(one) == 1
     (line,) = capfd.readouterr().err.splitlines()
-    assert f"checkpoints/{STEPS}: cannot be restored" in line
+    assert f"checkpoints/{STEPS}: is damaged" in line
     assert f"remove {folder / 'checkpoints'} to begin anew" in line
     assert sorted(folder.rglob("*")) == before
 
