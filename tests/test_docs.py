@@ -31,7 +31,7 @@ ELSEWHERE = {
     "ruff ": "where changes are checked",
     "mypy": "where changes are checked",
     "docker ": "by hand: launch/README.md says how",
-    "python -m tests.trust.fuzz": "tests/trust/test_fuzz.py",
+    "python -m tests.trust": "in full, by hand: its parts are these tests",
     "IVDJAX_": "these tests, in full",
     "python -m venv audit": "by hand: docs/safety.md says how far",
     "audit/bin/": "by hand: docs/safety.md says how far",

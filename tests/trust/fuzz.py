@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,18 @@ def table(answers: Iterable[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def report(seed: int, numbers: Sequence[int], whole: bool = False) -> tuple[str, int]:
+    """Try inputs; print those that fail, or all, and return a table of what came of them and how many failed."""
+    answers = []
+    for answer in attempts(seed, numbers):
+        answers.append(answer)
+        if answer["outcome"] == "failed" or whole:
+            print(json.dumps(answer, indent=2 if whole else None), flush=True)
+            print(f"again: python -m tests.trust.fuzz --seed {seed} --only {answer['number']}", flush=True)
+    failed = sum(answer["outcome"] == "failed" for answer in answers)
+    return f"seed {seed}, inputs {numbers[0]} to {numbers[-1]}, {failed} failed\n{table(answers)}", failed
+
+
 def main() -> int:
     """Run the command line above."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -115,15 +127,8 @@ def main() -> int:
     parser.add_argument("--only", type=int)
     told = parser.parse_args()
     numbers = range(told.first, told.first + told.inputs) if told.only is None else [told.only]
-    answers = []
-    for answer in attempts(told.seed, numbers):
-        answers.append(answer)
-        if answer["outcome"] == "failed" or told.only is not None:
-            print(json.dumps(answer, indent=2 if told.only is not None else None), flush=True)
-            again = f"python -m tests.trust.fuzz --seed {told.seed} --only {answer['number']}"
-            print(f"again: {again}", flush=True)
-    failed = sum(answer["outcome"] == "failed" for answer in answers)
-    print(f"\nseed {told.seed}, inputs {numbers[0]} to {numbers[-1]}, {failed} failed\n{table(answers)}")
+    text, failed = report(told.seed, numbers, whole=told.only is not None)
+    print(f"\n{text}")
     return int(failed > 0)
 
 

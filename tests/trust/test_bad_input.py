@@ -1,6 +1,6 @@
 """The table of bad input (`bad_input.txt`): each row is run, and must end in one clear line and leave all as it was.
 
-A part of the rows runs always, all of them with IVDJAX_ALL_ROWS=1.
+A part of the rows runs always, all of them with IVDJAX_ALL_ROWS=1, as `python -m tests.trust` sets it.
 """
 
 import contextlib

@@ -66,9 +66,7 @@ def pages(tmp_path_factory):
             (folder / reliability.TABLE).write_text(reliability._to_csv(discs), "utf-8")
             write_json(folder / record.PROVENANCE, made_with(end, run))
             folders.append(folder)
-        path = report.write_report(
-            folders[0], record.load_cases(record.read(folders[0])), caption=end, data={end: end}
-        )
+        path = report.write_report(folders[0], record.load_cases(record.read(folders[0])), caption=end, data={end: end})
         made[kind] = (path, compare.write_comparison(folders, home / "comparison.html"))
     return made
 
