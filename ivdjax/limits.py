@@ -55,6 +55,9 @@ LIMITS = {
     "seed": _SEEDS,
 }
 
+# The least of what networks call so; a user's own has other fields, which are the user's business.
+_LEAST = {"classes": 2, "features": 1, "depth": 1, "decoder_depth": 1, "blocks": 1, "heads": 1, "flat": 0}
+
 # Voxels of a phantom: thirty times those of its own grid.
 _PHANTOM_VOXELS = 2**26
 
@@ -121,20 +124,18 @@ def _check_number(name: str, value: Any) -> None:
 def _check_network(experiment: Experiment) -> None:
     """Refuse a network without a resolution or a feature."""
     model = experiment.model
-    for field in dataclasses.fields(model):
-        value = getattr(model, field.name)
+    for name, least in _LEAST.items():
+        value = getattr(model, name, least)
         numbers = value if isinstance(value, tuple) else (value,)
-        if not all(isinstance(n, int) and not isinstance(n, bool) for n in numbers):
-            continue
-        least = 2 if field.name == "classes" else 1
         if not numbers or min(numbers) < least:
             told = " ".join(map(str, numbers)) or "without numbers"
-            raise UsageError(f"--model.{field.name.replace('_', '-')} {told}: may be {least} or more")
-    features, blocks = getattr(model, "features", ()), getattr(model, "blocks", None)
-    if blocks is not None and len(blocks) != len(features):
+            raise UsageError(f"--model.{name.replace('_', '-')} {told}: may be {least} or more")
+    features, blocks, heads = (getattr(model, name, None) for name in ("features", "blocks", "heads"))
+    if not isinstance(features, tuple):
+        return
+    if isinstance(blocks, tuple) and len(blocks) != len(features):
         raise UsageError(f"--model.blocks: has {len(blocks)} numbers, --model.features {len(features)}; give as many")
-    heads = getattr(model, "heads", 1)
-    if any(number % heads for number in features):
+    if isinstance(heads, int) and any(number % heads for number in features):
         raise UsageError(
             f"--model.heads {heads}: does not divide each of --model.features {' '.join(map(str, features))}"
         )

@@ -8,12 +8,14 @@ import importlib
 import re
 import shlex
 import shutil
+import sys
+import types
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from ivdjax import command_line, run
+from ivdjax import command_line, models, run, trained
 from ivdjax.data import dataset, phantom
 from tests.trust import verbs, world
 
@@ -113,3 +115,19 @@ def test_an_experiment_of_your_own_is_the_page_s_file(tmp_path, monkeypatch):
     assert stop.value.code == 0
     assert started == [replace(module.experiment(), data=replace(module.experiment().data, root=Path("IVDM3Seg")))]
     assert started[0].loss.focal_weight == 1
+
+
+def test_a_network_of_your_own_is_the_page_s_file(tmp_path, monkeypatch):
+    page = (ROOT / "docs" / "networks.md").read_text()
+    program, line = (block for block in re.findall(r"```python\n(.*?)```", page, re.S) if "import" in block)
+    home = types.ModuleType("ivdjax.models.plain")
+    monkeypatch.setitem(sys.modules, home.__name__, home)
+    monkeypatch.setattr(models, "plain", home, raising=False)
+    exec(program, home.__dict__)
+    namespace = {}
+    exec(line, namespace)
+    monkeypatch.setattr(models, "Plain", namespace["Plain"], raising=False)
+    world.tree(tmp_path / "tree")
+    one = replace(world.experiment(tmp_path), model=namespace["Plain"](features=4), run_dir=tmp_path / "run")
+    run.run(one)
+    assert trained.load(one.folder).experiment.model == one.model

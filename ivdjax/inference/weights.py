@@ -1,18 +1,16 @@
 """Weights without a run: a folder of `config.json` (the experiment), `params.safetensors` and a card.
 
-The format is safetensors (https://github.com/huggingface/safetensors): eight bytes for the length of a JSON header,
-the header with type, shape and place of each array, then the arrays one after another. Nothing in it can run. Arrays
-are stored in 16 bits, which moves a probability by less than what a voxel's noise does.
+In a file of safetensors (https://github.com/huggingface/safetensors) nothing can run. Arrays are stored in 16 bits,
+which moves a probability by less than what a voxel's noise does.
 """
 
-import json
-import math
-from collections.abc import Mapping
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from flax import traverse_util
+from safetensors import SafetensorError
+from safetensors import numpy as safetensors
 
 from ivdjax import files
 from ivdjax.errors import DataError
@@ -21,9 +19,7 @@ FILE = "params.safetensors"
 # Names a user may give in place of a folder.
 PACKAGED = {"default": Path(__file__).parent / "default"}
 MAX_BYTES = 2**30  # half a billion weights; the networks here have some millions
-_HEADER_BYTES = 8
 _DEEPEST = 32  # levels of modules within modules
-_TYPES: dict[str, np.dtype] = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
 
 
 def find(name: Path | str) -> Path:
@@ -33,19 +29,10 @@ def find(name: Path | str) -> Path:
 
 def write(path: Path, params: dict) -> None:
     """Write a tree of arrays, in 16 bits."""
-    arrays = {
-        name: np.asarray(array).astype("<f2") for name, array in traverse_util.flatten_dict(params, sep="/").items()
-    }
-    header, end = {}, 0
-    for name, array in arrays.items():
-        header[name] = {"dtype": "F16", "shape": list(array.shape), "data_offsets": [end, end + array.nbytes]}
-        end += array.nbytes
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % _HEADER_BYTES)
-    with files.replacing(path) as partial, partial.open("wb") as file:
-        file.write(len(text).to_bytes(_HEADER_BYTES, "little") + text)
-        for array in arrays.values():
-            file.write(array.tobytes())
+    named = traverse_util.flatten_dict(params, sep="/")
+    arrays = {name: np.ascontiguousarray(array, np.float16) for name, array in named.items()}
+    with files.replacing(path) as partial:
+        partial.write_bytes(safetensors.save(arrays))
 
 
 def read(path: Path) -> dict:
@@ -57,36 +44,22 @@ def read(path: Path) -> dict:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise DataError(f"{path}: has over {MAX_BYTES} bytes, too many for weights; restore it")
-        content = path.read_bytes()
+        arrays = safetensors.load(path.read_bytes())
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); restore it") from error
-    start = _HEADER_BYTES + int.from_bytes(content[:_HEADER_BYTES], "little")
-    try:
-        header = json.loads(content[_HEADER_BYTES:start])
-        entries = {tuple(name.split("/")): entry for name, entry in header.items() if name != "__metadata__"}
-        _check_layout(entries, len(content) - start)
-        arrays = {name: _array(memoryview(content)[start:], **entry) for name, entry in entries.items()}
-    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+    except (SafetensorError, LookupError) as error:  # the second of a type that NumPy has not
         raise DataError(f"{path}: is damaged or no file of weights ({error}); restore it") from error
-    return traverse_util.unflatten_dict(arrays)
+    named = {tuple(name.split("/")): array for name, array in arrays.items()}
+    for name, array in named.items():
+        if fault := _fault(name, array, named.keys()):
+            raise DataError(f"{path}: is damaged or no file of weights ({fault}); restore it")
+    return traverse_util.unflatten_dict({name: array.astype(np.float32) for name, array in named.items()})
 
 
-def _check_layout(entries: Mapping[tuple[str, ...], Mapping[str, Any]], size: int) -> None:
-    """See that no array lies within another's name, and that all together are no more than the file holds."""
-    for name in entries:
-        if len(name) > _DEEPEST or any(name[:i] in entries for i in range(1, len(name))):
-            raise ValueError(f"no tree holds {'/'.join(name)[:80]}")
-    if sum(entry["data_offsets"][1] - entry["data_offsets"][0] for entry in entries.values()) > size:
-        raise ValueError("arrays overlap, or the file was cut off")
-
-
-def _array(content: memoryview, dtype: str, shape: list[int], data_offsets: list[int]) -> np.ndarray:
-    """An array of a file, of the place and size that the header gives."""
-    first, last = data_offsets
-    size = math.prod(shape) * _TYPES[dtype].itemsize
-    if min([first, *shape]) < 0 or last - first != size or last > len(content):
-        raise ValueError(f"no array of shape {shape} is at {first} to {last}")
-    array = np.frombuffer(content[first:last], _TYPES[dtype]).reshape(shape).astype(np.float32)
-    if not np.isfinite(array).all():
-        raise ValueError("values that are not finite")
-    return array
+def _fault(name: tuple[str, ...], array: np.ndarray, names: Collection[tuple[str, ...]]) -> str:
+    """What keeps an array from being one of a network's; empty where nothing does."""
+    if len(name) > _DEEPEST or any(name[:i] in names for i in range(1, len(name))):
+        return f"no tree holds {'/'.join(name)[:80]}"
+    if array.dtype not in (np.float16, np.float32):
+        return f"{array.dtype} is no type of weights"
+    return "" if np.isfinite(array).all() else "values that are not finite"
