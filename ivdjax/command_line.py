@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -167,6 +168,7 @@ def end(command: Callable[[], int], reword: Callable[[str], str] = str) -> None:
     logging.getLogger("jax").setLevel(logging.ERROR)
     programs.keep()
     before = signal.getsignal(signal.SIGTERM)
+    warnings.filterwarnings("ignore", r"coroutine '.*' was never awaited", RuntimeWarning)  # one of Orbax's, as below
     if not isinstance(sys.unraisablehook, _Unheard):
         sys.unraisablehook = _Unheard(sys.unraisablehook)
     try:

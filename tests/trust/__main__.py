@@ -1,6 +1,6 @@
 """Everything that may go wrong, in full; where changes are checked, the tests try a part of it.
 
-    python -m tests.trust                          # all of it: about an hour on two cores
+    python -m tests.trust                          # all of it: 22 minutes on two cores
     python -m tests.trust --faults 0 --kills 0     # bad input alone
 
 It runs every row of the table of bad input, gives broken files to everything that reads files, injects faults into
