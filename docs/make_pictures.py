@@ -23,7 +23,8 @@ CHANNELS = {"fat": "fat", "inn": "in phase", "opp": "opposed phase", "wat": "wat
 # Case and slice, in mm from the middle: two scans of different subjects, and one of them beside the midline.
 ROWS = (("01", 0), ("03", 0), ("05", 0), ("05", 22))
 PANEL = 256
-REFERENCE, FOUND = "#35c46a", "#ff9d2e"
+# Colours as in reports; what was found lies on the reference, which is wider.
+OUTLINES = {"reference": ("#2fb4f5", 3.0), "found": ("#ffb020", 1.2)}
 
 
 def channels(tree: Path) -> Image.Image:
@@ -56,8 +57,9 @@ def result(run: Path) -> Figure:
     figure = Figure(figsize=(9, 4.6), dpi=110, facecolor="black", layout="constrained")
     for axes, z in zip(figure.subplots(1, 3), (middle - aside, middle, middle + aside), strict=True):
         axes.imshow(grey(case.image_ZxHxW)[z], cmap="gray", aspect=height / width, interpolation="bilinear")
-        for mask_ZxHxW, color in ((case.reference_ZxHxW, REFERENCE), (case.prediction_ZxHxW, FOUND)):
-            axes.contour(mask_ZxHxW[z] > 0, [0.5], colors=color, linewidths=1.4)
+        masks = (case.reference_ZxHxW, case.prediction_ZxHxW)
+        for mask_ZxHxW, (color, width) in zip(masks, OUTLINES.values(), strict=True):
+            axes.contour(mask_ZxHxW[z] > 0, [0.5], colors=color, linewidths=width)
         axes.set_axis_off()
     return figure
 

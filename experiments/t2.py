@@ -4,7 +4,7 @@
 
 FOLDER holds NN/NN_t2.nii.gz and NN/NN_Labels.nii.gz; `ivdjax convert spider` makes one of SPIDER's files. Six named
 cases are held out; name others with `--data.hold-out`. Another single contrast is `--data.channels NAME`. On 24 slabs
-of the SPIDER set: volume Dice 0.903 on the six held out, all 45 discs found, in 26 minutes on two shared cores.
+of the SPIDER set: volume Dice 0.907 on the six held out, all 45 discs found, in 15 minutes on two shared cores.
 `--init-from default` starts from the weights in the package, `--init-from RUN` from a run of
 `experiments.phantom_pretrain`; the channel here then takes the place of water there.
 """

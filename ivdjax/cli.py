@@ -4,7 +4,6 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -73,6 +72,8 @@ class CheckVerb:
         if self.json is not None:
             files.named(self.json, ".json", "the report")
         report = check.check(self.root, self.channels)
+        # The folder is then for an experiment; what else there is to say is said of its settings.
+        report.problems = [problem.replace("--data.channels", "--channels") for problem in report.problems]
         check.print_report(report, Console())
         if self.json is not None:
             files.write_json(self.json, report.to_json())
@@ -113,7 +114,6 @@ class PredictVerb:
     def __call__(self) -> int:
         """Do it and return the exit code."""
         from ivdjax import trained
-        from ivdjax.data import dataset
         from ivdjax.inference import confidence, weights
 
         folder, source, out = self._places()
@@ -124,7 +124,7 @@ class PredictVerb:
         networks = networks.told(**self._told())
         channels = self.channels or networks.channels_in(source)
         networks.accept(channels)
-        cases, sure, odd = dataset.discover(source, channels), {}, {}
+        cases, sure, odd, learnt = networks.cases_in(source, channels), {}, {}, []
         if files.same(out, source) or any(files.same(out, image.parent) for case in cases for image in case.images):
             raise UsageError(f"{out}: holds the images; name another folder for the masks")
         files.writable(out)
@@ -133,6 +133,8 @@ class PredictVerb:
                 found = networks.predict(case, out / f"{case.name}.nii.gz", channels)
                 if fault := networks.unlike(found.spacing_mm):
                     odd[case.name] = fault
+                if networks.learnt(case):
+                    learnt.append(case.name)
                 if self.maps:
                     sure[case.name] = found.confidence()
                 advance(done, len(cases))
@@ -140,6 +142,11 @@ class PredictVerb:
             files.write_text(out / "confidence.csv", confidence.to_csv(sure))
         else:
             files.remove(out / "confidence.csv")  # of masks that are no more
+        if learnt:
+            print(
+                f"the network learnt from {', '.join(learnt)}: scores of these masks say nothing of new scans",
+                file=sys.stderr,
+            )
         if odd:
             name, fault = next(iter(odd.items()))
             print(f"case {name}{f' and {len(odd) - 1} more' if len(odd) > 1 else ''}: {fault}", file=sys.stderr)
@@ -154,6 +161,8 @@ class PredictVerb:
             raise UsageError("--column and --no-column: choose one")
         places = self.paths if self.weights is None else (self.weights, *self.paths)
         if len(places) == 3:
+            if places[2].name.endswith((".nii", ".nii.gz")):
+                raise UsageError(f"{places[2]}: OUT is a folder, in which each mask is called after its case; name one")
             return places
         named = "INPUT OUT, and no run, since there is --weights" if self.weights is not None else "RUN INPUT OUT"
         swallowed = f", before --channels, which took {' '.join(self.channels)}" if self.channels else ""
@@ -220,7 +229,9 @@ class ReleaseVerb:
 
         command_line.need_devices()
         trained.release(self.run, self.out, self.checkpoint)
-        print(f"{self.out}: the weights of {self.run}; add a line on whose scans taught them", file=sys.stderr)
+        print(
+            f"{self.out}: the weights of {self.run}; say beside them on whose scans they were trained", file=sys.stderr
+        )
         return 0
 
 
@@ -291,9 +302,13 @@ _ABOUT = {
 
 def main() -> None:
     """Run the `ivdjax` command."""
-    # What an experiment calls --data.channels is --channels of a verb.
-    shorter = partial(re.sub, r"--(data|predict)\.(phantom\.|postprocess\.)?", "--")
-    command_line.end(lambda: _command(sys.argv[1:])(), shorter)
+    words = [_shorter(word) if word.startswith("--") else word for word in sys.argv[1:]]
+    command_line.end(lambda: _command(words)(), _shorter)
+
+
+def _shorter(text: str) -> str:
+    """A text in which options have the names of verbs: what an experiment calls --data.channels is --channels here."""
+    return re.sub(r"--(data|predict)\.(phantom\.|postprocess\.)?", "--", text)
 
 
 def _command(words: Sequence[str], known: Mapping[str, Any] = VERBS, prog: str = "ivdjax") -> Callable[[], int]:

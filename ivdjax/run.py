@@ -94,6 +94,8 @@ def _finish(experiment: Experiment, start_params: Params | None, drawn: Path | N
     used = [read[case] for case in sorted({case for member in members for case in (*member.learn, *member.held_out)})]
 
     def keep_provenance(step: int) -> None:
+        if step:
+            _say(f"Going on after step {step} of {experiment.train.steps}.")
         distributed.first(lambda: provenance.keep(folder, experiment, used, step))
 
     with distributed.first(lambda: _tracking(experiment)) or trackers.NO_TRACKING as tracking:
@@ -195,7 +197,7 @@ def _say(line: str) -> None:
 def _introduction(experiment: Experiment, members: Sequence[Member], names: Sequence[str]) -> str:
     root, line = experiment.data.root, ""
     if root is None:
-        line = "The digital phantom, for want of a --data.root: "
+        line = "No --data.root, so this is the digital phantom: "
     elif dataset.is_phantom(root):
         line = "Digital phantoms: "
     if experiment.data.fresh.per_step:

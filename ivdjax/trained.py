@@ -83,6 +83,8 @@ class Trained:
     params: tuple[Params, ...]
     learnt_mm: tuple[Spacing, Spacing] | None = None
     """Smallest and largest voxel size along Z, H, W that they learnt from; None where nobody wrote it down."""
+    learnt_from: frozenset[str] = frozenset()
+    """Digests (`cache.digest_of`) of the cases that one of them learnt from, as far as they are known."""
 
     def predict(
         self, case: Case, out: Path, channels: Sequence[str] | None = None, members: Sequence[int] | None = None
@@ -161,6 +163,29 @@ class Trained:
                 )
         return common
 
+    def cases_in(self, source: Path, channels: Sequence[str]) -> list[Case]:
+        """Cases of a folder to segment from these channels.
+
+        Raises:
+            DataError: as `dataset.discover`; or the folder has other channels than the networks know.
+        """
+        found, known = dataset.survey(source, channels), self.experiment.data.channels
+        if not found.images and found.others and not set(dataset.channels_seen(found)) & set(known):
+            raise DataError(
+                f"{source}: has the channels {', '.join(dataset.channels_seen(found))}, and the network was trained on "
+                f"{', '.join(known)}; name a run or weights that know one of these"
+            )
+        return dataset.discover(source, channels)
+
+    def learnt(self, case: Case) -> bool:
+        """Whether a case with its label, as it is now, is known to be one that a network learnt from."""
+        if not self.learnt_from or case.label is None:
+            return False
+        try:
+            return cache.digest_of(case) in self.learnt_from
+        except DataError:
+            return False  # a label that cannot be read is no matter here
+
     def unlike(self, spacing_mm: Spacing) -> str:
         """What to say of voxels far from those that the networks learnt from; empty where they are not."""
         if self.learnt_mm is None:
@@ -234,7 +259,19 @@ def load(folder: Path, checkpoint: str | None = None) -> Trained:
         raise DataError(f"{folder / 'checkpoints'}: no checkpoint yet; train the run further")
     params = tuple(state.mean_params for state in read_states(experiment, checkpoints, step))
     _check_fit(params[0], experiment, folder / "checkpoints" / str(step))
-    return Trained(experiment, params, _learnt_mm(folder, experiment))
+    return Trained(experiment, params, _learnt_mm(folder, experiment), _learnt_from(folder))
+
+
+def _learnt_from(folder: Path) -> frozenset[str]:
+    """Digests of the cases that a run's networks learnt from; none where the run does not tell."""
+    splits, told = folder / "splits.json", folder / record.PROVENANCE
+    if not (splits.exists() and told.exists()):
+        return frozenset()
+    provenance, members = files.read_json(told), files.read_json_list(splits)
+    try:
+        return frozenset(provenance["data"]["cases"][name] for member in members for name in member["learn"])
+    except record.MALFORMED as error:
+        raise DataError(f"{splits}: does not fit {told.name} beside it; restore both from one place") from error
 
 
 def _learnt_mm(folder: Path, experiment: Experiment) -> tuple[Spacing, Spacing] | None:

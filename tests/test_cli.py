@@ -134,12 +134,12 @@ def test_evaluate_refuses_in_one_line(tree, masks, tmp_path, monkeypatch, capfd,
 def test_evaluate_says_what_its_intervals_resample(tree, tmp_path, monkeypatch, capfd):
     words = ["evaluate", tree, tree, "--out", tmp_path / "scores"]
     _, out, _ = ivdjax(monkeypatch, capfd, *words)
-    assert "each of 2 cases for another subject's" in out
+    assert "each of the 2 cases for a subject" in out
     _, out, _ = ivdjax(monkeypatch, capfd, *words, "--subjects", "pairs")
-    assert "intervals resample subjects: 1 of 2 cases" in out
+    assert "intervals resample the 1 subjects of the 2 cases" in out
     (tmp_path / "table.csv").write_text("case,subject\n01,a\n02,b\n")
     _, out, _ = ivdjax(monkeypatch, capfd, *words, "--subjects", "table", "--subject-table", tmp_path / "table.csv")
-    assert "intervals resample subjects: 2 of 2 cases" in out
+    assert "intervals resample the 2 subjects of the 2 cases" in out
 
 
 def test_evaluate_takes_every_scheme_by_its_name(tree, tmp_path, monkeypatch, capfd):

@@ -44,7 +44,7 @@ class Variant:
         if self.finished:
             return "finished"
         steps = [int(path.name) for path in (self.folder / "checkpoints").glob("[0-9]*") if path.name.isdecimal()]
-        return f"step {max(steps)} of {self.experiment.train.steps}" if steps else "missing"
+        return f"step {max(steps)} of {self.experiment.train.steps}" if steps else "not begun"
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def _row(result: Result, compared: tuple[Comparison, float] | None) -> str:
         f"**{result.name}**, base" if not result.changes else result.name,
         "; ".join(f"`{_code(change)}`" for change in result.changes),
         " or ".join(map(str, sorted(set(result.learn_subjects)))),
-        _millions(result.parameters),
+        _shortened(result.parameters),
         f"{result.total('discs_found')} of {result.total('discs')}",
         str(result.total("false_discs")),
         interval(result.estimate(METRIC)),
@@ -121,5 +121,5 @@ def p_value(p: float) -> str:
     return f"{p:.2g}" if p < 1 else "1"
 
 
-def _millions(parameters: int) -> str:
-    return f"{parameters / 1e6:.2f} M"
+def _shortened(parameters: int) -> str:
+    return f"{parameters / 1e6:.2f} M" if parameters >= 10_000 else str(parameters)

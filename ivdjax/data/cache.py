@@ -57,7 +57,7 @@ def build(cases: Sequence[Case], data: Data, folder: Path) -> Iterator[CachedCas
 
 
 def _cached(case: Case, data: Data, folder: Path) -> CachedCase:
-    digest = _digest(case)
+    digest = digest_of(case)
     made_by = repr((_FORMAT, data.clip_percentiles, data.label_grid, digest))
     home = folder / case.name / hashlib.sha256(made_by.encode()).hexdigest()[:16]
     found = _open(case.name, home, digest)
@@ -92,8 +92,12 @@ def _open(name: str, home: Path, digest: str) -> CachedCase | None:
         return None
 
 
-def _digest(case: Case) -> str:
-    """SHA-256 of every byte that the cached arrays come from."""
+def digest_of(case: Case) -> str:
+    """SHA-256 of every byte of a case's images and its label map.
+
+    Raises:
+        DataError: it has no label map, or a file cannot be read.
+    """
     digest = hashlib.sha256()
     for part in _contents([*case.images, dataset.label_path(case)]):
         digest.update(part)

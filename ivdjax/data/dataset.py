@@ -128,7 +128,7 @@ def survey(root: str | Path, channels: Sequence[str] = DIXON) -> Survey:
     """
     root, channels = Path(root), tuple(channels)
     if not all(channels) or len({c.lower() for c in channels}) != max(1, len(channels)):
-        raise UsageError(f"channels must be one or more different names, not {' '.join(channels) or 'none'}")
+        raise UsageError(f"--data.channels {' '.join(channels) or 'without names'}: name one or more, each once")
     if not root.is_dir():
         what = "not a folder" if root.exists() else f"no such folder{files.near(root)}"
         raise DataError(f"{root}: {what}; pass the folder of the cases")
@@ -179,7 +179,7 @@ def no_cases(found: Survey) -> str:
         return f"{found.root}: holds DICOM files ({scan}), no NIfTI; convert them first, as dcm2niix does"
     if not found.others:
         return f"{looked}; no other image was found either: pass the folder of the cases"
-    seen = _channels_seen(found)
+    seen = channels_seen(found)
     return f"{looked}; found channels {', '.join(seen)}: pass --data.channels {' '.join(seen)}"
 
 
@@ -323,7 +323,7 @@ def _dicom(root: Path) -> Path | None:
     return None
 
 
-def _channels_seen(found: Survey) -> list[str]:
+def channels_seen(found: Survey) -> list[str]:
     """The kinds among a survey's other volumes that look like images; 8-bit ones are masks, unless all are."""
     first = {kind: path for _, kind, path in reversed(found.others)}
     images = []

@@ -116,8 +116,8 @@ def folds(cases: Sequence[Case], data: Data) -> list[set[str]]:
     count = data.folds or len(subjects)
     if not 2 <= count <= len(subjects):
         raise UsageError(
-            f"--data.folds {data.folds}: {len(subjects)} subject(s) make 2 to {len(subjects)} folds; "
-            "choose among these, or name cases with --data.hold-out"
+            f"--data.folds {data.folds}: {len(subjects)} subjects make 2 to {len(subjects)} folds; choose among "
+            "these, or name cases with --data.hold-out"
         )
     dealt = [set(subjects[fold::count]) for fold in range(count)]
     return [{case.name for case in cases if case.subject in own} for own in dealt]

@@ -96,6 +96,8 @@ def _viewers(matched: Matched) -> tuple[str, str]:
 
 def _settings(matched: Matched) -> str:
     settings = [page.flat(run.config) for run in matched.runs]
+    if not any(run.on_phantom for run in matched.runs):
+        settings = [{k: v for k, v in told.items() if not k.startswith("data.phantom.")} for told in settings]
     rows = []
     for key in dict.fromkeys(key for run in settings for key in run):
         values = [page.plain(run[key]) if key in run else "\u2013" for run in settings]

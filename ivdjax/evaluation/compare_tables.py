@@ -33,9 +33,17 @@ def runs_section(matched: Matched) -> str:
     return page.section(
         "Runs",
         page.table(["Run", *(metric.name for metric in METRICS), "Found", "False"], rows),
-        "Means over the cases, of each case's mean over its discs; below, 95&nbsp;% bootstrap intervals over "
-        f"{len(set(matched.groups))} {_unit(matched)}s. The best of each column is bold.",
+        f"Means over the cases, of each case's mean over its discs. {_sureness(matched)} "
+        "The best of each column is bold.",
     )
+
+
+def _sureness(matched: Matched) -> str:
+    """What there is to say of intervals."""
+    count = len(set(matched.groups))
+    if count == 1:
+        return f"One {_unit(matched)} alone gives no interval."
+    return f"Below each, its 95&nbsp;% bootstrap interval over {count} {_unit(matched)}s."
 
 
 def _run_column(matched: Matched, metric: Metric) -> list[str]:
@@ -105,7 +113,7 @@ def cases_section(matched: Matched) -> str:
         "Case by case",
         f'<div class="charts wide">{drawn}</div>{page.table(["Case", *_heads(matched)], rows, "discs")}',
         f"The worst first. Below each figure its difference to {html.escape(matched.names[0])}: green where the run is "
-        "better, orange where it is worse.",
+        "better, orange (in the charts red) where it is worse.",
     )
 
 

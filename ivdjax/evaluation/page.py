@@ -22,7 +22,9 @@ from ivdjax.files import write_text
 
 PHANTOM_NOTICE = (
     "<b>Figures on a digital phantom.</b> The scans were drawn by a program, not taken of people. They show that the "
-    "code works from end to end; they say nothing of how well it does on patients."
+    "code works from end to end; they say nothing of how well it does on patients. As in IVDM3Seg, seven discs are "
+    "labelled and an eighth is in view above them: a network that finds it, too, is charged for it at T11/T12 and "
+    "with a false disc."
 )
 # Dice at the two ends of the colour scale; one voxel all around costs a disc some 0.1.
 _HEAT = (0.6, 0.95)

@@ -40,9 +40,10 @@ def _of_voxels(calibrated: Mapping[str, Any]) -> str:
     if abs(said - true) >= _LEANS:
         leans = f"on the whole {'more' if said > true else 'less'} disc is expected than there is"
     return (
-        f"<b>Probabilities.</b> Expected calibration error {share(calibrated['error'])}{sure}: by so much the "
-        f"probability of disc is off, on average over the {voxels:,} voxels within {calibration.REGION_MM:g} mm of a "
-        f"reference or predicted disc; {leans} (mean probability {share(said)}, share of disc {share(true)})."
+        f"<b>Probabilities.</b> Expected calibration error {share(calibrated['error'])}{sure}: the probability of disc "
+        f"differs by this much from the share of voxels that are disc, on average over the {voxels:,} voxels within "
+        f"{calibration.REGION_MM:g} mm of a reference or predicted disc; {leans} (mean probability {share(said)}, "
+        f"share of disc {share(true)})."
     )
 
 
@@ -55,8 +56,8 @@ def _of_discs(ranked: Mapping[str, Any] | None) -> str:
     )
     if ranked["spearman"] is None:
         start += (
-            f"{ranked['discs']} discs of {ranked['subjects']} subject{'s' if ranked['subjects'] != 1 else ''} are too "
-            f"few to tell whether that ranks them (at least {ranking.LEAST_DISCS} of {ranking.LEAST_SUBJECTS}). "
+            f"A rank correlation needs {ranking.LEAST_DISCS} discs of {ranking.LEAST_SUBJECTS} subjects; here are "
+            f"{ranked['discs']} of {ranked['subjects']}. "
         )
     else:
         sure = "" if ranked["low"] is None else f", {_signed(ranked['low'])} to {_signed(ranked['high'])} over subjects"
@@ -73,8 +74,8 @@ def _of_discs(ranked: Mapping[str, Any] | None) -> str:
     if ranked["auroc"] is None:
         return told
     return (
-        f"{told} Of a bad and a good disc the bad one has less confidence in {ranked['auroc']:.0%} of pairs (AUROC; "
-        "50% would be chance)."
+        f"{told} In {ranked['auroc']:.0%} of all pairs of a bad and a good disc the bad one has the lower confidence "
+        "(AUROC; 50% would be chance)."
     )
 
 
@@ -97,7 +98,9 @@ def _diagram(bins: Sequence[Mapping[str, Any]]) -> str:
         r = max(_POINTS[0], _POINTS[1] * (b["voxels"] / most) ** 0.5)
         parts.append(axes.point(x.at(b["probability"]), y.at(b["disc"]), "line0", told, r))
     parts.append(axes.x_label("probability of disc that the network gives"))
-    return axes.figure("Share of voxels that are disc", parts, [("line0", "found"), ("zero", "calibrated")])
+    return axes.figure(
+        "Share of voxels that are disc", parts, [("line0", "observed"), ("zero", "perfectly calibrated")]
+    )
 
 
 def _against_dice(discs: Sequence[PredictedDisc]) -> str:

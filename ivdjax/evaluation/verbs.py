@@ -71,9 +71,9 @@ class EvaluateVerb:
         print(f"discs found  {summary.discs_found} of {summary.discs}, false discs {summary.false_discs}")
         cases = len(summary.cases)
         if subjects is not None:
-            print(f"intervals resample subjects: {len(set(subjects.values()))} of {cases} cases")
+            print(f"intervals resample the {len(set(subjects.values()))} subjects of the {cases} cases")
         elif cases > 1:
-            print(f"intervals take each of {cases} cases for another subject's; --subjects says whose they are")
+            print(f"intervals take each of the {cases} cases for a subject; --subjects pairs where two are of one")
         print(f"scores in {self.out / 'scores.csv'} and {self.out / 'scores.json'}")
         return 0
 
@@ -120,4 +120,7 @@ class MeasureVerb:
         for case, note in dict.fromkeys((row.case, row.note) for row in rows if row.note):
             print(f"{case}: {note}", file=sys.stderr)
         print(f"{self.out}: {len(rows)} discs of {len({row.case for row in rows})} case(s)")
+        for what, folder in (("label maps", self.labels), ("pictures", self.pictures)):
+            if folder is not None:
+                print(f"{folder}: {what}")
         return 0

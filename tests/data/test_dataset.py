@@ -82,7 +82,7 @@ def test_channels_may_be_any_and_keep_the_order_asked_for(tmp_path):
     assert [c.name for c in dataset.discover(tmp_path, ("t2_tse",))] == ["01", "02"]
     assert dataset.discover(tmp_path, ("T2_TSE",))[1].images == (tmp_path / "02/02_t2_tse.nii.gz",)
     for wrong in ((), ("fat", "fat"), ("fat", "FAT")):
-        with pytest.raises(UsageError, match="different names"):
+        with pytest.raises(UsageError, match="name one or more, each once"):
             dataset.discover(tmp_path, wrong)
 
 

@@ -75,7 +75,7 @@ def test_few_discs_are_said_to_be_too_few(tmp_path):
     make_reliable(tmp_path, ["01"], {"01": "a"})
     found = reliability.read(tmp_path)
     text = Page(reliability_page.section(found)).text
-    assert "4 discs of 1 subject are too few to tell whether that ranks them" in text
+    assert "A rank correlation needs 10 discs of 3 subjects; here are 4 of 1" in text
     assert "below a Dice of 0.8: too few to tell whether low confidence finds them" in text
     assert "Mean Dice of the discs that remain" not in text
     nothing = dataclasses.replace(found, summary={**found.summary, "ranking": None}, discs=[])

@@ -289,6 +289,12 @@ def twice_elsewhere(path: Path) -> None:
     shutil.copyfile(path, path.parent / "copy" / path.name)
 
 
+def other_channels(world: World) -> None:
+    """Scans of another kind than the networks know."""
+    for path in sorted((world.root / "tree").rglob("*.nii.gz")):
+        path.rename(path.with_name(path.name.replace("_fat", "_t1").replace("_wat", "_t2")))
+
+
 # Tables.
 
 

@@ -153,6 +153,17 @@ def test_a_sound_world_is_no_bad_input(verb, sound, out):
     assert world.state(where.root) == before
 
 
+def test_masks_of_scans_that_were_learnt_from_are_told_of(sound, out):
+    where = spoil(sound, "nothing is wrong")
+    err = verbs.call(verbs.words("run", out), where.root).err
+    assert "the network learnt from 02, 03: scores of these masks say nothing of new scans\n" in err
+    shutil.rmtree(out / "masks")
+    for path in (where.root / "tree").glob("0[23]"):
+        shutil.rmtree(path)
+    assert "learnt" not in verbs.call(verbs.words("run", out), where.root).err
+    Spoilt.way = ""
+
+
 @contextlib.contextmanager
 def as_nobody() -> Iterator[None]:
     """Without the rights of root, which no permission stops."""

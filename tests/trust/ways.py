@@ -112,7 +112,15 @@ for _where in ("run", "weights", "half"):
         f"{_where}/config.json {way}": json_file(f"{_where}/config.json", change) for way, change in _SETTINGS.items()
     }
 WAYS["run/config.json has its scans elsewhere"] = json_file("run/config.json", setting("/nowhere", "data", "root"))
-_LEFT = ("scores.json", "scores.csv", "log.jsonl", "splits.json", "calibration.json", "confidence.csv")
+_LEFT = (
+    "scores.json",
+    "scores.csv",
+    "log.jsonl",
+    "splits.json",
+    "provenance.json",
+    "calibration.json",
+    "confidence.csv",
+)
 for _file in _LEFT:
     WAYS |= {
         f"run/{_file} {way}": file(f"run/{_file}", FILES[way])
@@ -202,4 +210,5 @@ WAYS |= {
         "is of version 1": setting({"0": "MR"}, "modality"),
     }.items()
 }
+WAYS["tree has other channels"] = spoil.other_channels
 WAYS["nothing is wrong"] = lambda world: None
