@@ -15,7 +15,7 @@ from tests.runs import ended, losses, start
 
 STEPS = 40
 # How often the run is killed; more, if asked for.
-KILLS = int(os.environ.get("IVDJAX_KILLS", "3"))
+KILLS = int(os.environ.get("IVDJAX_KILLS", "2"))
 
 
 def last_state(folder):
