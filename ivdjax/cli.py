@@ -125,7 +125,9 @@ class PredictVerb:
         channels = self.channels or networks.channels_in(source)
         networks.accept(channels)
         cases, sure, odd, learnt = networks.cases_in(source, channels), {}, {}, []
-        if files.same(out, source) or any(files.same(out, image.parent) for case in cases for image in case.images):
+        files.not_within(out, source)
+        files.not_of_run(out)
+        if any(files.same(out, image.parent) for case in cases for image in case.images):
             raise UsageError(f"{out}: holds the images; name another folder for the masks")
         files.writable(out)
         with progress.bar("predicting") as advance:

@@ -9,13 +9,13 @@ import threading
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from ivdjax import parsing, programs
+from ivdjax import parsing, programs, stopping
 from ivdjax.config import Experiment
-from ivdjax.errors import DataError, Preempted, UsageError
+from ivdjax.errors import DataError, Preempted, UsageError, out_of_memory
 
 if TYPE_CHECKING:
     from ivdjax.ablation.plan import Variants
@@ -159,18 +159,24 @@ def need_devices() -> None:
 
 def end(command: Callable[[], int], reword: Callable[[str], str] = str) -> None:
     """Exit with the command's code; bad data is one line on stderr and 1, wrong use one line and 2."""
+    # A shell's >&- leaves none; what would be said is then lost, and nothing else.
+    sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))  # noqa: SIM115,PTH123
     handler = logging.StreamHandler()
     handler.setFormatter(_OneLine("%(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     # Their notes on every save would drown the run's own lines; what fails is raised, too, and told once.
     for noisy in ("absl", "asyncio", "orbax"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
-    logging.getLogger("jax").setLevel(logging.ERROR)
+    for chatty in ("jax", "matplotlib"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")  # it then compiles
     programs.keep()
+    in_main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM)
-    warnings.filterwarnings("ignore", r"coroutine '.*' was never awaited", RuntimeWarning)  # one of Orbax's, as below
-    if not isinstance(sys.unraisablehook, _Unheard):
-        sys.unraisablehook = _Unheard(sys.unraisablehook)
+    if in_main:
+        stopping.on_sigterm()
+    stopping.Unraised.install()
+    warnings.filterwarnings("ignore", r"coroutine '.*' was never awaited", RuntimeWarning)  # one of Orbax's
     try:
         code = command()
         sys.stdout.flush()
@@ -184,6 +190,12 @@ def end(command: Callable[[], int], reword: Callable[[str], str] = str) -> None:
         # Whoever read has read enough, as in `ivdjax check ROOT | head`; what is left must not complain at the exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        smaller = "--train.batch-size, --data.window or --predict.batch-size"
+        print(f"ivdjax: out of memory; choose a smaller {smaller}, or a larger machine", file=sys.stderr)
+        code = 1
     except OSError as error:
         # The disk of the standard output, or of a file that a library wrote.
         where = error.filename if error.filename is not None else "the output"
@@ -191,25 +203,9 @@ def end(command: Callable[[], int], reword: Callable[[str], str] = str) -> None:
         print(f"ivdjax: {one_line(fault)}", file=sys.stderr)
         code = 1
     finally:
-        if before is not None and threading.current_thread() is threading.main_thread():
+        if before is not None and in_main:
             signal.signal(signal.SIGTERM, before)
     sys.exit(code)
-
-
-class _Unheard:
-    """Passes over what threads of a failed save or restore say of each other; the failure itself is raised.
-
-    They may say it until the process ends, so this stays.
-    """
-
-    def __init__(self, otherwise: Callable[[Any], object]) -> None:
-        self._otherwise = otherwise
-
-    def __call__(self, told: Any) -> None:
-        closed = isinstance(told.exc_value, RuntimeError) and str(told.exc_value) == "Event loop is closed"
-        given_up = told.exc_value is not None and isinstance(told.exc_value.__cause__, GeneratorExit)
-        if not closed and not given_up:
-            self._otherwise(told)
 
 
 def one_line(text: str) -> str:

@@ -24,3 +24,9 @@ class Preempted(BaseException):
 
     No Exception, since a signal may raise it anywhere, within code that mends what it can of its own.
     """
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception, Python's or XLA's, says that there is not enough memory."""
+    told = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in told or "resource_exhausted" in told

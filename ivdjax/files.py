@@ -92,6 +92,30 @@ def writable(folder: Path) -> None:
         raise DataError(f"{there}: may not be written to; choose another place, or ask for the permission")
 
 
+def not_of_run(path: Path) -> None:
+    """See that an output does not replace, or lie among, files of a run.
+
+    Raises:
+        UsageError: it would.
+    """
+    path = Path(os.path.realpath(path))
+    for folder in (path, *path.parents):
+        if (folder / "config.json").exists() and (folder / "checkpoints").is_dir():
+            part = path.relative_to(folder).parts[:1]
+            if not part or (folder / part[0]).exists():
+                raise UsageError(f"{path}: is of the run {folder}, which it would change; choose another place")
+
+
+def not_within(out: Path, source: Path) -> None:
+    """See that an output does not lie among the scans that it is made from, which could then not be told from it.
+
+    Raises:
+        UsageError: it would.
+    """
+    if source.is_dir() and Path(os.path.realpath(out)).is_relative_to(os.path.realpath(source)):
+        raise UsageError(f"{out}: lies in {source}, among what is read; name a folder elsewhere")
+
+
 def named(path: Path, suffix: str, what: str) -> None:
     """See that a file to write is named as what it is, so that no other kind of file is replaced by it.
 

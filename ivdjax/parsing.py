@@ -36,6 +36,8 @@ def parse(kind: type[Kind], words: Sequence[str], *, prog: str, **more: Any) -> 
         UsageError: what is wrong, in one line, with what was probably meant and where to look.
         SystemExit: --help was asked for, and printed.
     """
+    if "" in words:
+        raise UsageError('"" is the name of nothing; is a variable of your shell not set?')
     told = io.StringIO()
     try:
         with contextlib.redirect_stderr(told):
@@ -45,7 +47,8 @@ def parse(kind: type[Kind], words: Sequence[str], *, prog: str, **more: Any) -> 
             raise
         fault = _unknown_option(kind, words, prog, more) or _fault(_said(kind, words, prog, more), words)
         raise UsageError(f"{fault}; see `{prog} --help`") from None
-    sys.stderr.write(told.getvalue())
+    if told.getvalue():
+        sys.stderr.write(told.getvalue())
     return read
 
 

@@ -18,7 +18,7 @@ from ivdjax.data import cache, dataset, grouping, nifti, phantom, splits
 from ivdjax.data.cache import CachedCase
 from ivdjax.data.dataset import Case
 from ivdjax.data.splits import Member
-from ivdjax.errors import DataError, UsageError
+from ivdjax.errors import DataError, UsageError, out_of_memory
 from ivdjax.evaluation import calibration, evaluate, record, reliability, report
 from ivdjax.inference import weights
 from ivdjax.training import distributed, loop, trackers, transfer
@@ -46,6 +46,8 @@ def run(experiment: Experiment, drawn: Path | None = None) -> None:
     try:
         with contextlib.ExitStack() as until_done:
             _run(experiment, drawn, until_done)
+    except BrokenPipeError:
+        raise
     except OSError as error:
         raise DataError(
             f"{error.filename or experiment.folder}: {error.strerror or error}; see to the disk, its room and its "
@@ -70,9 +72,11 @@ def _run(experiment: Experiment, drawn: Path | None, until_done: contextlib.Exit
     claimed = distributed.first(lambda: run_folder.claim(folder, experiment))
     try:
         _finish(experiment, start_params, drawn)
-    except (DataError, UsageError):
-        # Where no training began the folder is free again, so that the settings may change with what is mended.
-        if claimed and not (folder / record.PROVENANCE).exists():
+    except (DataError, UsageError, MemoryError, RuntimeError) as error:
+        # Where nothing was learnt the folder is free again, so that the settings may change with what is mended. After
+        # training began threads may still save to it, unless it was too large to begin.
+        begun = (folder / record.PROVENANCE).exists()
+        if claimed and (not begun or (out_of_memory(error) and not any(folder.glob("checkpoints/[0-9]*")))):
             run_folder.unclaim(folder)
         raise
 

@@ -243,7 +243,7 @@ def load(folder: Path, checkpoint: str | None = None) -> Trained:
             what = "is a file"
         else:
             packaged = difflib.get_close_matches(str(folder), weights.PACKAGED, 1)
-            what = "no such folder" + (f"; did you mean {packaged[0]}?" if packaged else files.near(folder))
+            what = "no such folder" + (f"; did you mean --weights {packaged[0]}?" if packaged else files.near(folder))
         raise DataError(f"{folder}: {what}; pass the folder of a run, or of released weights (--weights)")
     experiment = read_experiment(folder)
     if (folder / weights.FILE).exists():
@@ -297,6 +297,8 @@ def _check_fit(params: Params, experiment: Experiment, path: Path) -> None:
         wanted_F = jax.eval_shape(lambda: loop.initial_state(experiment, [0])).params
     except (ValueError, TypeError, LookupError, ArithmeticError, FlaxError) as error:
         raise DataError(f"{path.with_name('config.json')}: its model cannot be built ({error}); restore it") from error
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
+        raise DataError(f"{path}: holds weights that are not finite; train again, with a lower learning rate")
     wanted = {jax.tree_util.keystr(name): leaf.shape[1:] for name, leaf in jax.tree.leaves_with_path(wanted_F)}
     found = {jax.tree_util.keystr(name): leaf.shape for name, leaf in jax.tree.leaves_with_path(params)}
     if odd := [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]:

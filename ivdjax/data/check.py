@@ -154,10 +154,22 @@ def _describe(row: Row, grid: nifti.Grid, path: Path, report: Report) -> None:
     row.shape, row.spacing_mm, row.orientation = grid.shape, grid.spacing_mm, "".join(grid.orientation)
     if not grid.located:
         report.notes.append(f"{path}: neither sform nor qform; its axes are taken to be {row.orientation} as stored")
+    try:
+        plausible(grid.spacing_mm, path)
+    except DataError as error:
+        report.problems.append(str(error))
+
+
+def plausible(spacing_mm: tuple[float, float, float], path: Path) -> None:
+    """See that voxels are of a size that a scanner makes.
+
+    Raises:
+      DataError: they are not.
+    """
     low, high = PLAUSIBLE_MM
-    if min(grid.spacing_mm) < low or max(grid.spacing_mm) > high:
-        edges = " x ".join(f"{edge:g}" for edge in grid.spacing_mm)
-        report.problems.append(f"{path}: voxels of {edges} mm are implausible; rewrite its header in mm")
+    if min(spacing_mm) < low or max(spacing_mm) > high:
+        edges = " x ".join(f"{edge:g}" for edge in spacing_mm)
+        raise DataError(f"{path}: voxels of {edges} mm are implausible; rewrite its header in mm")
 
 
 def _check_dixon(row: Row, arrays: dict[str, np.ndarray], report: Report) -> None:

@@ -30,8 +30,11 @@ def find(path: Path, cases: Collection[str] = ()) -> dict[str, Path]:
     survey = dataset.survey(path)
     found = [(case, file) for case in survey.names() for file in survey.labels.get(case, [])]
     flat = not found and not survey.images
-    plain = [(case_name(file), file) for _, kind, file in survey.others if kind not in MAPS]
-    found += [(case, file) for case, file in plain if flat or case in cases]
+    plain = [(case_name(file), file, kind in MAPS) for _, kind, file in survey.others]
+    # A case may be called as if it were an image of another.
+    images = [file for by_channel in survey.images.values() for there in by_channel.values() for file in there]
+    plain += [(case_name(file), file, True) for file in images]
+    found += [(case, file) for case, file, other in plain if case in cases or (flat and not other)]
     masks: dict[str, Path] = {}
     for case, file in found:
         if case in masks:

@@ -6,10 +6,10 @@ coordinates in mm (x to the Right, y to the Anterior, z to the Superior), obliqu
 The format: NIfTI-1, https://nifti.nimh.nih.gov/nifti-1, and its 64-bit sibling NIfTI-2.
 """
 
+import errno
 import gzip
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -31,6 +31,7 @@ _QFORM = ("qform_code", *(f"quatern_{axis}" for axis in "bcd"), *(f"qoffset_{axi
 _PLACE = ("pixdim", "xyzt_units", *_QFORM, "sform_code", *(f"srow_{axis}" for axis in "xyz"))
 _CHUNK = 2**20  # voxels that are unzipped, scaled and cast at a time
 _TRAILING = 2**20  # bytes that may follow the voxels
+_COPIED = 2**20  # bytes at a time
 
 
 @dataclass(frozen=True)
@@ -256,13 +257,10 @@ def copy(source: str | Path, out: str | Path, *, placed_as: str | Path | None = 
       placed_as: a volume whose voxel sizes, qform and sform the copy gets in place of the source's.
 
     Raises:
-      DataError: a file cannot be read.
+      DataError: a file cannot be read, or `out` cannot be written.
     """
     source, out = Path(source), Path(out)
     with opened(source) as stream:
-        if placed_as is None and source.name.endswith(".gz"):
-            shutil.copyfile(source, out)
-            return
         start = b""
         if placed_as is not None:
             header = read_header(stream, source)
@@ -272,9 +270,18 @@ def copy(source: str | Path, out: str | Path, *, placed_as: str | Path | None = 
                 header[name] = place[name]
             start = header.binaryblock
             stream.seek(header.sizeof_hdr)
-        with _zipped(out) as file:
-            file.write(start)
-            shutil.copyfileobj(stream, file, 2**20)
+        as_it_is = placed_as is None and source.name.endswith(".gz")
+        with source.open("rb") if as_it_is else nullcontext(stream) as content:
+            try:
+                with out.open("wb") if as_it_is else _zipped(out) as file:
+                    file.write(start)
+                    while part := content.read(_COPIED):
+                        file.write(part)
+            except OSError as error:
+                # Both sides may have failed; a disk that is full is always the other one's.
+                if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                    raise DataError(f"{out}: cannot be written: {error.strerror}; make room") from error
+                raise
 
 
 @contextmanager

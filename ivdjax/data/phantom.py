@@ -4,7 +4,6 @@
 """
 
 import gzip
-import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -101,30 +100,23 @@ def write_tree(
     Consecutive cases (01, 02), (03, 04) ... are two scans of one subject. Case i of a seed is the same whatever
     `cases` is. Images are int16 with a scale a file in the header, labels a binary uint8 mask, grids oblique;
     axes run right, inferior, posterior. `phantom.json` says of the folder what it is. progress is called with
-    (cases written, cases) after each. A case appears whole or not at all. Raises UsageError where OUT is a file
+    (cases written, cases) after each. The folder appears whole or not at all. Raises UsageError where OUT is a file
     or holds anything, and for a number of cases or a grid that makes no sense.
     """
     out = Path(out)
     if cases < 1 or min(shape) < 1 or min(spacing_mm) <= 0:
         raise UsageError(f"phantom: {cases} cases of {shape} voxels of {spacing_mm} mm; all must be more than 0")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out}: exists and is not an empty folder; name a new folder, or remove this one first")
-    out.mkdir(parents=True, exist_ok=True)
-    for index in range(cases):
-        name = f"{index + 1:02d}"
-        images, affine = _case(seed, index, shape, spacing_mm)
-        folder = out / f".partial-{name}"
-        folder.mkdir()
-        try:
+    with files.making(out) as partial:
+        drawn = config.Phantom(cases, seed, shape, spacing_mm)
+        files.write_json(partial / dataset.PHANTOM_MARK, config.to_dict(drawn))
+        for index in range(cases):
+            name = f"{index + 1:02d}"
+            images, affine = _case(seed, index, shape, spacing_mm)
+            (partial / name).mkdir()
             for channel, image in images.items():
-                (folder / f"{name}_{channel}.nii.gz").write_bytes(_nifti_gz(image, affine, channel == "Labels"))
-            folder.rename(out / name)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-        if progress:
-            progress(index + 1, cases)
-    drawn = config.Phantom(cases, seed, shape, spacing_mm)
-    files.write_json(out / dataset.PHANTOM_MARK, config.to_dict(drawn))
+                (partial / name / f"{name}_{channel}.nii.gz").write_bytes(_nifti_gz(image, affine, channel == "Labels"))
+            if progress:
+                progress(index + 1, cases)
 
 
 def _case(

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from ivdjax import files
-from ivdjax.data import dataset, masks, nifti
+from ivdjax.data import check, dataset, masks, nifti
 from ivdjax.errors import DataError, UsageError
 from ivdjax.evaluation import discs
 from ivdjax.evaluation.discs import Column, Scheme
@@ -100,6 +100,8 @@ def measure_masks(
         if folder is not None:
             files.writable(folder)
     found = masks.find(path)
+    for mask in found.values():
+        check.plausible(nifti.read_grid(mask).spacing_mm, mask)
     if outputs.labels is not None and any(files.same(outputs.labels, mask.parent) for mask in found.values()):
         raise UsageError(f"{outputs.labels}: holds the masks; name another folder for their labels")
     cases = _cases(Path(images), channels, list(found)) if images is not None else {}

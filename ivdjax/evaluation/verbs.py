@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ivdjax import progress
+from ivdjax import files, progress
 from ivdjax.config import Data
 from ivdjax.errors import UsageError
 
@@ -46,6 +46,7 @@ class EvaluateVerb:
 
         if (self.subjects == "table") != (self.subject_table is not None):
             raise UsageError("--subjects table and --subject-table FILE go together; pass both or neither")
+        files.not_of_run(self.out)
         schemes = {"as-is": None, **{scheme.name.lower(): scheme for scheme in discs.Scheme}}
         subjects = None
         if self.subjects != "single":
@@ -106,6 +107,12 @@ class MeasureVerb:
         from ivdjax.evaluation.discs import Scheme
         from ivdjax.evaluation.measure_masks import Outputs, measure_masks
 
+        for path in (self.out, self.labels, self.pictures):
+            if path is not None:
+                files.not_of_run(path)
+        for path in (self.labels, self.pictures):
+            if path is not None:
+                files.not_within(path, self.masks)
         with progress.bar("measuring") as advance:
             rows = measure_masks(
                 self.masks,

@@ -17,7 +17,7 @@ from ivdjax.data import pipeline, pool, stacks
 from ivdjax.data.cache import CachedCase
 from ivdjax.data.pipeline import Batch
 from ivdjax.data.splits import Member
-from ivdjax.errors import Preempted
+from ivdjax.errors import DataError, Preempted
 from ivdjax.inference import predict
 from ivdjax.models import labelled_slices
 from ivdjax.training import distributed, optimizer, parallel, preemption
@@ -60,7 +60,8 @@ def train(
         The mean weights of each network, of the checkpoint that `experiment.predict` names, as NumPy arrays.
 
     Raises:
-        DataError: no checkpoint that is there is sound, one cannot be saved, or a file of a case cannot be read.
+        DataError: no checkpoint that is there is sound, one cannot be saved, a file of a case cannot be read, or the
+            loss is not finite any more.
         UsageError: the batch does not fit the devices.
         Preempted: SIGTERM came; a checkpoint was saved.
     """
@@ -117,7 +118,7 @@ def _loop(run: _Steps, step: int, states: list[State], asked_to_stop: Callable[[
     while True:
         last, fresh = step == config.steps, step > start
         if recent and (last or step % config.log_every == 0):
-            run.logbook.train(step, _means([run.spread.whole(metrics) for metrics in recent]))
+            run.logbook.train(step, _sound_means(run, step, recent))
             recent = []
         score = None
         if config.validate_every and fresh and (last or step % config.validate_every == 0):
@@ -126,6 +127,8 @@ def _loop(run: _Steps, step: int, states: list[State], asked_to_stop: Callable[[
                 run.logbook.validation(step, {"dice": score})
         stop = asked_to_stop(step)
         if fresh and (last or stop or step % config.checkpoint_every == 0 or score is not None):
+            if recent:
+                _sound_means(run, step, recent)
             run.checkpoints.save(step, run.spread.saved(_without_pool(states)), run.iterator, score)
         if last:
             return states
@@ -255,6 +258,17 @@ def together(batches: list[Batch]) -> Batch:
     if len(batches) == 1:
         return {name: array[None] for name, array in batches[0].items()}
     return {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
+
+
+def _sound_means(run: _Steps, step: int, calls: Sequence[list[Metrics]]) -> dict[str, float]:
+    """Means of the metrics of some calls, which must be numbers: weights that are not are never saved."""
+    means = _means([run.spread.whole(metrics) for metrics in calls])
+    if not np.isfinite(means["loss"]):
+        raise DataError(
+            f"{run.experiment.folder}: the loss is not a finite number any more at step {step}; choose a lower "
+            "--optimizer.learning-rate, and another --run-dir for it"
+        )
+    return means
 
 
 def _means(calls: Sequence[Metrics]) -> dict[str, float]:

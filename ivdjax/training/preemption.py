@@ -19,7 +19,7 @@ from types import FrameType
 import jax
 from jax.experimental import multihost_utils
 
-from ivdjax.errors import Preempted
+from ivdjax import stopping
 
 
 class _Several:
@@ -40,7 +40,7 @@ class _Several:
         self._asked = True
         if self._alone:
             self._alone = False
-            raise _stopped()
+            raise stopping.stopped()
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -48,7 +48,7 @@ class _Several:
         self._alone = True
         try:
             if self._asked:
-                raise _stopped()
+                raise stopping.stopped()
             yield
         finally:
             self._alone = False
@@ -74,17 +74,7 @@ def stop_on_sigterm() -> None:
     if jax.distributed.is_initialized() and jax.process_count() > 1:
         _several = _Several()
     else:
-        signal.signal(signal.SIGTERM, _stop)
-
-
-def _stop(_signal: int, _frame: FrameType | None) -> None:
-    # Some schedulers ask twice; stopping takes a moment and is not to be stopped.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise _stopped()
-
-
-def _stopped() -> Preempted:
-    return Preempted("stopped by SIGTERM; the same command goes on")
+        stopping.on_sigterm()
 
 
 @contextmanager

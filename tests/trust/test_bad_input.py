@@ -266,6 +266,17 @@ def test_threads_that_read_a_damaged_checkpoint_say_nothing_of_it(sound, out):
     assert f"{where.root / 'run/checkpoints/2'}: is damaged" in done.stderr
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_without_an_output_or_a_place_for_errors_the_work_is_done(sound, out, closed):
+    tree = spoil(sound, "nothing is wrong").root / "tree"
+    command = (
+        f"{shlex.quote(sys.executable)} -m ivdjax check {tree} --channels fat wat --json {out}/check.json {closed}"
+    )
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (out / "check.json").exists()
+
+
 @pytest.mark.parametrize("device", ["cuda", "tpu", "abacus"] if ALL else ["cuda"])
 def test_a_device_that_is_not_there_is_wrong_use(device, tmp_path):
     import jax

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from unittest.mock import patch
 
 import jax
 import numpy as np
@@ -19,8 +20,9 @@ import pytest
 
 from ivdjax import files, lock, run_folder, trained
 from ivdjax.errors import DataError, UsageError
+from ivdjax.training import loop
 from ivdjax.training.checkpoint import Checkpoints
-from tests.runs import ended, free_port, start
+from tests.runs import ended, free_port, losses, start
 from tests.trust.faults import EVERY, FAULTS, STEPS, command, damage, experiment, outcome
 
 NUMBER = int(os.environ.get("IVDJAX_FAULTS", "0"))
@@ -199,6 +201,41 @@ def test_a_killed_command_leaves_no_lock(tmp_path):
     holder.communicate()
     with lock.held(tmp_path / ".lock", "busy"):
         assert (tmp_path / ".lock").read_text().startswith(f"process {os.getpid()} on ")
+
+
+def test_weights_that_are_no_numbers_are_neither_saved_nor_read(tree, undisturbed, tmp_path, capfd):
+    one = experiment(tree, tmp_path / "run")
+    wild = replace(one.optimizer, learning_rate=1e30, clip_norm=1e30, weight_decay=0.0, warmup_steps=0)
+    assert command(replace(one, optimizer=wild)) == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "the loss is not a finite number any more at step" in line
+    assert "choose a lower --optimizer.learning-rate, and another --run-dir" in line
+    assert all(np.isfinite(loss) for loss in losses(one.folder).values())
+    for path in (one.folder / "checkpoints").glob("[0-9]*"):
+        states = trained.read_states(one, Checkpoints(one.folder / "checkpoints", read_only=True), int(path.name))
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(states[0].params))
+    shutil.copytree(undisturbed, tmp_path / "spoilt")
+    read = trained.read_states
+    spoilt = patch.object(trained, "read_states", lambda *_: [replace(s, mean_params=nan(s)) for s in read(*_)])
+    with spoilt, pytest.raises(DataError, match="holds weights that are not finite; train again"):
+        trained.load(tmp_path / "spoilt")
+
+
+def nan(state):
+    return jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), state.mean_params)
+
+
+def test_what_does_not_fit_into_memory_leaves_the_folder_free(tree, tmp_path, capfd):
+    one = experiment(tree, tmp_path / "run")
+
+    def full(*_):
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 92997633744 bytes.")
+
+    with patch.object(loop, "_loop", full):
+        assert command(one) == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "out of memory; choose a smaller --train.batch-size" in line
+    assert command(replace(one, train=replace(one.train, batch_size=2))) == 0
 
 
 def test_a_command_leaves_the_handling_of_sigterm_as_it_was(undisturbed):
