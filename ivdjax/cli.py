@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.console import Console
 
-from ivdjax import __version__, command_line, files, limits, parsing, progress
+from ivdjax import __version__, command_line, files, limits, parsing, progress, stopping
 from ivdjax.config import Data, Phantom
 from ivdjax.errors import UsageError
 from ivdjax.evaluation.verbs import EvaluateVerb, MeasureVerb
@@ -305,7 +305,7 @@ _ABOUT = {
 def main() -> None:
     """Run the `ivdjax` command."""
     words = [_shorter(word) if word.startswith("--") else word for word in sys.argv[1:]]
-    command_line.end(lambda: _command(words)(), _shorter)
+    command_line.end(lambda: _command(words)(), _shorter, stopping.leave)
 
 
 def _shorter(text: str) -> str:

@@ -55,7 +55,7 @@ def experiment(default: Experiment, module_doc: str) -> None:
         run.run(told.experiment)
         return 0
 
-    end(command)
+    end(command, leave=stopping.leave)
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def ablation(name: str, variants: "Variants", bases: Mapping[str, Experiment], m
                 execute.execute(laid, variants_chosen)
         return 0
 
-    end(command)
+    end(command, leave=stopping.leave)
 
 
 def _join(told: _ExperimentCommand) -> None:
@@ -157,8 +157,16 @@ def need_devices() -> None:
         ) from error
 
 
-def end(command: Callable[[], int], reword: Callable[[str], str] = str) -> None:
-    """Exit with the command's code; bad data is one line on stderr and 1, wrong use one line and 2."""
+def end(
+    command: Callable[[], int], reword: Callable[[str], str] = str, leave: Callable[[int], object] = sys.exit
+) -> None:
+    """Exit with the command's code; bad data is one line on stderr and 1, wrong use one line and 2.
+
+    Args:
+        command: what to do.
+        reword: what becomes of lines before they are printed.
+        leave: how to exit where a signal has stopped the command.
+    """
     # A shell's >&- leaves none; what would be said is then lost, and nothing else.
     sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))  # noqa: SIM115,PTH123
     handler = logging.StreamHandler()
@@ -205,6 +213,8 @@ def end(command: Callable[[], int], reword: Callable[[str], str] = str) -> None:
     finally:
         if before is not None and in_main:
             signal.signal(signal.SIGTERM, before)
+    if code in (75, 130):
+        leave(code)
     sys.exit(code)
 
 

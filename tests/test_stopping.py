@@ -1,6 +1,7 @@
 import gc
 import os
 import signal
+import subprocess
 import sys
 import time
 
@@ -86,3 +87,26 @@ def test_too_little_memory_is_one_line(capsys):
         assert capsys.readouterr().err.startswith("ivdjax: out of memory; choose a smaller --train.batch-size")
     with pytest.raises(RuntimeError, match="other"):
         command_line.end(lambda: (_ for _ in ()).throw(RuntimeError("other")))
+
+
+def test_a_process_that_is_stopped_while_threads_compile_ends_at_once():
+    program = """
+import os, signal, threading, time
+import jax, jax.numpy as jnp
+from ivdjax import command_line, stopping
+
+def compile(n):
+    jax.jit(lambda x: sum(jnp.sin(x * i) @ jnp.cos(x + i) for i in range(n)))(jnp.ones((64, 64)))
+
+def work():
+    for n in (150, 160, 170):
+        threading.Thread(target=compile, args=(n,)).start()
+    time.sleep(1.5)
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(5)
+
+command_line.end(work, leave=stopping.leave)
+"""
+    environment = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "ivdjax: stopped; the same command goes on from where it can\n")
