@@ -178,13 +178,13 @@ def end(
     for chatty in ("jax", "matplotlib"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")  # it then compiles
+    warnings.filterwarnings("ignore", r"coroutine '.*' was never awaited", RuntimeWarning)  # one of Orbax's
     programs.keep()
     in_main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM)
     if in_main:
         stopping.on_sigterm()
     stopping.Unraised.install()
-    warnings.filterwarnings("ignore", r"coroutine '.*' was never awaited", RuntimeWarning)  # one of Orbax's
     try:
         code = command()
         sys.stdout.flush()

@@ -268,18 +268,17 @@ def draw_phantom(folder: Path, size: Phantom) -> None:
     with lock.held(folder.with_name(f".{folder.name}.lock"), f"{folder}: is being drawn", wait=True):
         if folder.exists():
             return
-        partial = folder.with_name(f".partial-{folder.name}")
-        shutil.rmtree(partial, ignore_errors=True)
+        for half_drawn in folder.parent.glob(f".partial-{folder.name}-*"):  # by a run that was killed
+            shutil.rmtree(half_drawn, ignore_errors=True)
         with progress.bar("drawing phantoms") as advance:
             phantom.write_tree(
-                partial,
+                folder,
                 cases=size.cases,
                 seed=size.seed,
                 shape=size.shape,
                 spacing_mm=size.spacing_mm,
                 progress=advance,
             )
-        partial.rename(folder)
 
 
 def _link(link: Path, folder: Path) -> None:

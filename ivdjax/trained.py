@@ -169,13 +169,17 @@ class Trained:
         Raises:
             DataError: as `dataset.discover`; or the folder has other channels than the networks know.
         """
-        found, known = dataset.survey(source, channels), self.experiment.data.channels
-        if not found.images and found.others and not set(dataset.channels_seen(found)) & set(known):
+        try:
+            return dataset.discover(source, channels)
+        except DataError as error:
+            found, known = dataset.survey(source, channels), self.experiment.data.channels
+            seen = [] if found.images else dataset.channels_seen(found)
+            if not seen or set(seen) & set(known):
+                raise
             raise DataError(
-                f"{source}: has the channels {', '.join(dataset.channels_seen(found))}, and the network was trained on "
-                f"{', '.join(known)}; name a run or weights that know one of these"
-            )
-        return dataset.discover(source, channels)
+                f"{source}: has the channels {', '.join(seen)}, and the network was trained on {', '.join(known)}; "
+                "name a run or weights that know one of these"
+            ) from error
 
     def learnt(self, case: Case) -> bool:
         """Whether a case with its label, as it is now, is known to be one that a network learnt from."""
